@@ -1,0 +1,191 @@
+"""Our configuration keys: where their defaults come from, and what may be set.
+
+RecBole accepts misspelt keys silently. For our models a key that neither RecBole nor we know is an error naming the
+nearest one, and a value of the wrong type or range is an error naming key, value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from logging import getLogger
+from pathlib import Path
+
+import yaml
+
+from recbole_prism.errors import PRISMError, nearest, suggest
+from recbole_prism.paths import PROPERTIES
+
+STRICT_COMMAND_LINE = False  # True in our own commands, where every option is meant for us
+
+Check = tuple[Callable[[object], bool], str]
+
+
+def _number(low: float, high: float = float("inf"), *, open_low: bool = False, kind=(int, float)) -> Check:
+    def holds(value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, kind):
+            return False
+        return (low < value if open_low else low <= value) and value <= high
+
+    noun = "an integer" if kind is int else "a number"
+    upper = "" if high == float("inf") else f" and at most {high}"
+    return holds, f"{noun} {'greater than' if open_low else 'of at least'} {low}{upper}"
+
+
+def _one_of(*allowed: str) -> Check:
+    return lambda value: value in allowed, f"one of {list(allowed)}"
+
+
+def _is_lambda(value: object) -> bool:
+    number = _number(0)[0]
+    return all(map(number, value.values())) if isinstance(value, dict) else number(value)
+
+
+def _is_modalities(value: object) -> bool:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple, dict)) or not names or len(set(names)) != len(names):
+        return False
+    sources = names.values() if isinstance(names, dict) else []
+    return all(isinstance(n, str) and re.fullmatch(r"\w+", n) for n in names) and all(
+        s is None or isinstance(s, str) for s in sources
+    )
+
+
+POSITIVE_INT = _number(1, kind=int)
+RATE = (lambda value: _number(0)[0](value) and value < 1, "a number of at least 0 and below 1")
+BOOL: Check = (lambda value: isinstance(value, bool), "True or False")
+
+CHECKS: dict[str, Check] = {
+    "modalities": (_is_modalities, "a list of distinct names, or a dict of name: file or field"),
+    "missing": _one_of("zero", "mean", "learned", "error"),
+    "feature_scaling": _one_of("none", "standardize", "unit"),
+    "projection_init": _number(0, open_low=True),
+    "add_projections": BOOL,
+    "score_items": _one_of("id", "content"),
+    "expert_hidden_size": POSITIVE_INT,
+    "expert_dropout": RATE,
+    "expert_distance": _one_of("cosine", "euclidean"),
+    "expert_margin": _number(0),
+    "noise_scale": _one_of("match", "unit"),
+    "lambda_unique": (_is_lambda, "a number of at least 0, or a dict with one for every modality"),
+    "lambda_synergy": _number(0),
+    "lambda_redundancy": _number(0),
+    "fusion_hidden_size": POSITIVE_INT,
+    "fusion_dropout": RATE,
+    "fusion_temperature": _number(0, open_low=True),
+    "fusion_scope": _one_of("sequence", "causal"),
+    "training_mode": (lambda value: value in (None, "packed", "rows"), "'packed' or 'rows'"),
+}
+
+
+def model_yamls(model: str) -> list[Path]:
+    """Our yaml files for a model, least specific first. Raises PRISMError if one that must exist is missing."""
+    files = [PROPERTIES / "model" / f"{name}.yaml" for name in ("PRISM", model)]
+    for file in files:
+        if not file.is_file():
+            raise PRISMError(f"{file}: missing; reinstall recbole-prism")
+    return files
+
+
+def check_config(config, model: str) -> None:
+    """Raise PRISMError for unknown keys and for values out of type or range."""
+    _check_keys(config, model)
+    values = config.final_config_dict
+    for key, (holds, allowed) in CHECKS.items():
+        if key in values and not holds(values[key]):
+            raise PRISMError(f"{key}: {values[key]!r} is not allowed; must be {allowed}")
+    _check_fusion(values)
+    _check_lambdas(values)
+
+
+def check_feature_files(config) -> None:
+    """Raise PRISMError for a feature file that does not exist, before data are loaded."""
+    from recbole_prism.features import READERS
+    from recbole_prism.modalities import find_feature_file, modality_sources
+
+    for source in modality_sources(config).values():
+        if Path(source).suffix in READERS:
+            find_feature_file(config, source)
+
+
+def _check_fusion(values: dict) -> None:
+    from recbole_prism.fusion import FUSIONS
+
+    if values["fusion"] not in FUSIONS:
+        raise PRISMError(
+            f"fusion: {values['fusion']!r} is unknown; available: {sorted(FUSIONS)}"
+            f"{suggest(str(values['fusion']), FUSIONS)}"
+        )
+
+
+def _check_lambdas(values: dict) -> None:
+    unique, modalities = values["lambda_unique"], values["modalities"]
+    names = [modalities] if isinstance(modalities, str) else list(modalities)
+    if isinstance(unique, dict) and set(unique) != set(names):
+        raise PRISMError(f"lambda_unique: has {sorted(unique)}, needs exactly the modalities {sorted(names)}")
+
+
+def _check_keys(config, model: str) -> None:
+    """Unknown keys of files, dicts and the command line.
+
+    Other programs (a test runner, a notebook) have options of their own on the command line RecBole reads, so an
+    unknown option there is an error only if it looks like a misspelt key, or if the program is ours.
+    """
+    known = known_keys() | set(config.internal_config_dict)
+    for key in config.external_config_dict:
+        if key in known or key in _keys_in_recbole_code():
+            continue
+        elsewhere = key in config.cmd_config_dict and key not in config.file_config_dict | config.variable_config_dict
+        if elsewhere and not STRICT_COMMAND_LINE and not nearest(key, known):
+            getLogger().warning(f"--{key}: known neither to RecBole nor to {model}; ignored")
+            continue
+        raise PRISMError(f"{key}: known neither to RecBole nor to {model}{suggest(key, known)}")
+
+
+@functools.cache
+def known_keys() -> frozenset[str]:
+    """All keys that RecBole's and our yaml files and argument lists know."""
+    import recbole
+    from recbole.utils import argument_list
+
+    lists = (getattr(argument_list, name) for name in dir(argument_list) if name.endswith("_arguments"))
+    keys = {key for arguments in lists for key in arguments} | set(CHECKS)
+    keys |= {
+        "model",
+        "dataset",
+        "config_files",
+        "nproc",
+        "ip",
+        "port",
+        "world_size",
+        "group_offset",
+        "offset",
+        "local_rank",
+    }
+    for folder in (Path(recbole.__file__).parent / "properties", PROPERTIES):
+        for file in folder.rglob("*.yaml"):
+            keys.update(re.findall(r"^(\w+)\s*:", file.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    return frozenset(keys)
+
+
+@functools.cache
+def _keys_in_recbole_code() -> frozenset[str]:
+    """Keys that only RecBole's code knows (``config["fields_in_same_space"]``); read when a key seems unknown."""
+    import recbole
+
+    keys: set[str] = set()
+    for file in Path(recbole.__file__).parent.rglob("*.py"):
+        keys.update(re.findall(r"config\[\s*[\"'](\w+)[\"']\s*\]", file.read_text(encoding="utf-8")))
+    return frozenset(keys)
+
+
+def read_yaml(path: Path) -> dict:
+    """A yaml file as a dict. Raises PRISMError naming the file and line if it cannot be read."""
+    try:
+        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PRISMError(f"{path}: cannot be read as yaml ({' '.join(str(error).split())})") from error
+    if contents is not None and not isinstance(contents, dict):
+        raise PRISMError(f"{path}: must hold `key: value` lines, holds a {type(contents).__name__}")
+    return contents or {}

@@ -1,0 +1,116 @@
+"""Interaction Expert Layer of PRISM (arXiv 2601.10944, section 3.2) and its losses.
+
+Shapes: T histories (rows, or positions of packed sequences), M modalities, K = M + 2 experts, D hidden size,
+H expert hidden size. Expert k < M is ``unique`` to modality k, then come ``synergy`` and ``redundancy``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def expert_names(modalities: list[str]) -> list[str]:
+    """Names of the experts in their order, e.g. unique_image, unique_text, synergy, redundancy."""
+    return [f"unique_{name}" for name in modalities] + ["synergy", "redundancy"]
+
+
+class InteractionExperts(nn.Module):
+    """M + 2 two-layer MLPs on the concatenated modalities (Eq. 1), evaluated together.
+
+    The first layer of all experts is one matrix per modality, ``[D, K H]``: replacing modality m by noise then costs
+    one product with noise instead of a second pass over everything.
+    """
+
+    def __init__(
+        self,
+        modalities: list[str],
+        hidden_size: int,
+        *,
+        expert_hidden_size: int,
+        dropout: float,
+        distance: str,
+        margin: float,
+        noise_scale: str,
+    ) -> None:
+        super().__init__()
+        self.modalities = list(modalities)
+        self.names = expert_names(self.modalities)
+        self.distance, self.margin, self.noise_scale = distance, margin, noise_scale
+        n_modalities, n_experts = len(self.modalities), len(self.names)
+        self.expert_hidden_size = expert_hidden_size
+        self.weight_in = nn.Parameter(torch.empty(n_modalities, hidden_size, n_experts * expert_hidden_size))
+        self.bias_in = nn.Parameter(torch.zeros(n_experts * expert_hidden_size))
+        self.weight_out = nn.Parameter(torch.empty(n_experts, expert_hidden_size, hidden_size))
+        self.bias_out = nn.Parameter(torch.zeros(n_experts, 1, hidden_size))
+        self.dropout = nn.Dropout(dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weights uniform as in ``nn.Linear`` of each expert (fan-in M D and H), biases zero."""
+        n_modalities, hidden_size, _ = self.weight_in.shape
+        for weight, fan_in in (
+            (self.weight_in, n_modalities * hidden_size),
+            (self.weight_out, self.expert_hidden_size),
+        ):
+            nn.init.uniform_(weight, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Clean pass, Eq. 1. pooled [T, M, D] -> expert outputs [T, K, D]."""
+        return self._second_layer(self._first_layer(pooled).sum(1) + self.bias_in)
+
+    def _first_layer(self, pooled: Tensor) -> Tensor:
+        """Each modality's part of the first layer: [T, M, D] -> [T, M, K H]."""
+        return torch.einsum("tmd,mdh->tmh", pooled, self.weight_in)
+
+    def _second_layer(self, before_activation: Tensor) -> Tensor:
+        """[T, K H] -> [T, K, D]."""
+        n_experts, hidden, _ = self.weight_out.shape
+        activated = self.dropout(F.gelu(before_activation)).view(-1, n_experts, hidden).transpose(0, 1)
+        return torch.baddbmm(self.bias_out, activated, self.weight_out).transpose(0, 1)
+
+    def draw_noise(self, pooled: Tensor) -> Tensor:
+        """r of Eq. 3-4, drawn anew each step: [T, M, D].
+
+        ``match``: scaled per dimension to the spread of the modality it replaces over the batch; ``unit``: N(0, I).
+        """
+        noise = torch.randn_like(pooled)
+        if self.noise_scale == "match":
+            noise = noise * pooled.detach().std(0, unbiased=False)
+        return noise
+
+    def perturbed(self, pooled: Tensor) -> Tensor:
+        """Expert outputs with modality m replaced by noise, for each m (Eq. 3-4): [T, M, D] -> [M, T, K, D]."""
+        parts = self._first_layer(pooled)
+        noisy = self._first_layer(self.draw_noise(pooled))
+        before = parts.sum(1, keepdim=True) - parts + noisy + self.bias_in  # [T, M, K H]
+        n_histories, n_modalities, width = before.shape
+        outputs = self._second_layer(before.transpose(0, 1).reshape(n_modalities * n_histories, width))
+        return outputs.view(n_modalities, n_histories, *outputs.shape[1:])
+
+    def losses(self, full: Tensor, without: Tensor) -> dict[str, Tensor]:
+        """Eq. 5-8, each a mean over histories, on expert outputs: full [T, K, D], without [M, T, K, D].
+
+        With a single modality there is no other one to contrast with: no ``unique`` loss then.
+        """
+        losses: dict[str, Tensor] = {}
+        n_modalities = len(self.modalities)
+        for m, name in enumerate(self.modalities):
+            if n_modalities == 1:
+                continue
+            # Eq. 5-6: expert m must change more when m is replaced than when another modality is
+            far = self._distance(full[:, m], without[m, :, m])
+            near = [self._distance(full[:, m], without[other, :, m]) for other in range(n_modalities) if other != m]
+            losses[f"unique_{name}"] = F.relu(self.margin + torch.stack(near) - far).mean()
+        similar = F.cosine_similarity(full[:, n_modalities:].unsqueeze(0), without[:, :, n_modalities:], dim=-1)
+        losses["synergy"] = similar[..., 0].mean()  # Eq. 7: synergy vanishes when either modality does
+        losses["redundancy"] = (1 - similar[..., 1]).mean()  # Eq. 8: redundancy survives the loss of either
+        return losses
+
+    def _distance(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.distance == "cosine":
+            return 1 - F.cosine_similarity(a, b, dim=-1)
+        return F.pairwise_distance(a, b)

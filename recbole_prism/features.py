@@ -1,0 +1,199 @@
+"""Feature files: read, write, and align to RecBole's item ids by token (never by row order).
+
+``NAME.MODALITY.safetensors`` holds ``features`` [N, d] (float16 or float32) and, in its metadata, ``item_ids``: a JSON
+list of N item tokens in row order. ``.npy`` beside ``.ids.txt``, ``.pt`` and RecBole atomic files are read too.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from recbole_prism.errors import PRISMError
+
+
+@dataclass
+class FeatureFile:
+    """Vectors of one modality: ``features[n]`` [N, d] belongs to the item token ``item_ids[n]``."""
+
+    item_ids: list[str]
+    features: np.ndarray
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def write_features(path: str | os.PathLike, item_ids: Sequence[str], features: np.ndarray, **metadata: str) -> None:
+    """Write a feature file, atomically.
+
+    Metadata by convention: encoder, revision, normalized, source, created_by; all strings.
+    Raises PRISMError on duplicate ids, NaN or Inf, sizes that disagree, or a disk that is full.
+    """
+    from safetensors.numpy import save
+
+    path = Path(path)
+    features = np.ascontiguousarray(features)
+    if features.dtype not in (np.float16, np.float32):
+        features = features.astype(np.float32)
+    check_features(path, FeatureFile(list(item_ids), features))
+    strings = {key: str(value) for key, value in metadata.items()}
+    payload = save({"features": features}, metadata=strings | {"item_ids": json.dumps(list(item_ids))})
+    write_atomically(path, payload)
+
+
+def write_atomically(path: str | os.PathLike, payload: bytes) -> None:
+    """Write bytes under a temporary name in the same folder, then rename. Raises PRISMError if the disk refuses."""
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(payload)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        message = f"{path}: cannot be written ({error.strerror}); free some space or choose another folder"
+        raise PRISMError(message) from error
+
+
+def read_features(path: str | os.PathLike) -> FeatureFile:
+    """Read a feature file of any known format (by suffix) and check it. Raises PRISMError naming the file."""
+    path = Path(path)
+    if path.suffix not in READERS:
+        raise PRISMError(f"{path}: unknown kind of feature file; known: {', '.join(sorted(READERS))}")
+    if not path.is_file():
+        raise PRISMError(f"{path}: no such feature file; make it with `recbole-prism encode` or correct `modalities`")
+    try:
+        contents = READERS[path.suffix](path)
+    except PRISMError:
+        raise
+    except Exception as error:  # each reader's library has its own errors; all of them mean an unreadable file
+        raise PRISMError(f"{path}: cannot be read as {path.suffix} features ({error}); make the file again") from error
+    check_features(path, contents)
+    return contents
+
+
+def _read_safetensors(path: Path) -> FeatureFile:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        metadata = dict(file.metadata() or {})
+        if "features" not in file.keys() or "item_ids" not in metadata:
+            raise PRISMError(f"{path}: needs a tensor 'features' and metadata 'item_ids' (a JSON list of item tokens)")
+        item_ids = json.loads(metadata.pop("item_ids"))
+        return FeatureFile([str(token) for token in item_ids], file.get_tensor("features"), metadata)
+
+
+def _read_npy(path: Path) -> FeatureFile:
+    ids = path.with_suffix(".ids.txt")
+    if not ids.is_file():
+        raise PRISMError(f"{ids}: missing; {path.name} needs its item tokens there, one a line, in row order")
+    return FeatureFile(ids.read_text(encoding="utf-8").splitlines(), np.load(path, allow_pickle=False))
+
+
+def _read_pt(path: Path) -> FeatureFile:
+    import torch
+
+    contents = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(contents, dict) or not {"item_ids", "features"} <= contents.keys():
+        raise PRISMError(f"{path}: needs a dict with 'item_ids' (list of tokens) and 'features' [N, d]")
+    features = torch.as_tensor(contents["features"]).float().numpy()
+    return FeatureFile([str(token) for token in contents["item_ids"]], features)
+
+
+def _read_atomic(path: Path) -> FeatureFile:
+    """A RecBole atomic file: a token column first, and one ``float_seq`` column."""
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        header = next(rows)
+        columns = [n for n, name in enumerate(header) if name.endswith(":float_seq")]
+        if not header[0].endswith(":token") or len(columns) != 1:
+            raise PRISMError(f"{path}: needs a :token column first and exactly one :float_seq column, has {header}")
+        item_ids, vectors = [], []
+        for row in rows:
+            item_ids.append(row[0])
+            vectors.append(np.array(row[columns[0]].split(), dtype=np.float32))
+    if len({len(vector) for vector in vectors}) > 1:
+        raise PRISMError(f"{path}: vectors of different lengths in column {header[columns[0]]!r}")
+    return FeatureFile(item_ids, np.stack(vectors) if vectors else np.empty((0, 0), np.float32))
+
+
+READERS: dict[str, Callable[[Path], FeatureFile]] = {
+    ".safetensors": _read_safetensors,
+    ".npy": _read_npy,
+    ".pt": _read_pt,
+    ".item": _read_atomic,
+    ".itememb": _read_atomic,
+}
+
+
+def check_features(path: str | os.PathLike, contents: FeatureFile) -> None:
+    """Raise PRISMError on sizes that disagree, duplicate tokens, NaN or Inf."""
+    features, item_ids = contents.features, contents.item_ids
+    if features.ndim != 2 or features.shape[0] != len(item_ids) or features.shape[1] == 0:
+        raise PRISMError(f"{path}: features of shape {list(features.shape)} for {len(item_ids)} item ids; need [N, d]")
+    if len(set(item_ids)) != len(item_ids):
+        seen: set[str] = set()
+        duplicates = [token for token in item_ids if token in seen or seen.add(token)]
+        raise PRISMError(
+            f"{path}: {len(duplicates)} duplicate item ids (first: {duplicates[:3]}); keep one row an item"
+        )
+    broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(broken):
+        tokens = [item_ids[n] for n in broken[:3]]
+        raise PRISMError(f"{path}: {len(broken)} rows hold NaN or Inf (first items: {tokens}); encode them again")
+
+
+@dataclass
+class Aligned:
+    """One modality on RecBole's ids: features float32 [n_items, d], covered bool [n_items]; row 0 is padding."""
+
+    features: np.ndarray
+    covered: np.ndarray
+    encoder: str = "unknown"
+
+
+def align(contents: FeatureFile, tokens: Sequence[str], *, path: str | os.PathLike = "features") -> Aligned:
+    """Put rows where RecBole's ids want them: ``tokens[i]`` is the token of internal item id i (tokens[0] is [PAD]).
+
+    Row order and extra items in the file do not matter; items without a row are not covered and zero.
+    Raises PRISMError if not a single item of the dataset is in the file.
+    """
+    row_of = {token: row for row, token in enumerate(contents.item_ids)}
+    rows = np.array([row_of.get(str(token), -1) for token in tokens])
+    rows[0] = -1
+    covered = rows >= 0
+    if not covered.any():
+        raise PRISMError(
+            f"{path}: no item in common with the dataset (file: {contents.item_ids[:3]}, "
+            f"dataset: {[str(token) for token in tokens[1:4]]}); are these features of another dataset?"
+        )
+    features = np.zeros((len(tokens), contents.features.shape[1]), dtype=np.float32)
+    features[covered] = contents.features[rows[covered]]
+    return Aligned(features, covered, contents.metadata.get("encoder", "unknown"))
+
+
+def scale_features(aligned: Aligned, scaling: str, fit_on: np.ndarray) -> np.ndarray:
+    """Scaled features [n_items, d]; uncovered items stay zero.
+
+    ``standardize``: per dimension to mean 0 and variance 1 over the covered items of ``fit_on`` (bool [n_items], the
+    items seen in training), then divided by sqrt(d) so that vectors have length about 1; ``unit``: each to length 1.
+    """
+    features = aligned.features
+    if scaling == "none":
+        return features
+    if scaling == "unit":
+        return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    sample = features[aligned.covered & fit_on]
+    if not len(sample):
+        sample = features[aligned.covered]
+    spread = sample.std(axis=0)
+    scaled = (features - sample.mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0)
+    return np.where(aligned.covered[:, None], scaled / np.sqrt(features.shape[1]), 0.0).astype(np.float32)

@@ -1,0 +1,218 @@
+"""PRISMMixin: the glue between a RecBole backbone and the layers of PRISM.
+
+The backbone stays RecBole's. A forward hook on its ``item_embedding``, in force only while the backbone's ``forward``
+runs, replaces e_id(s_t) by e_id(s_t) + f + sum_m p_m(s_t) (DESIGN, section 3). Shapes: B batch, L length, T flat
+positions, M modalities, D hidden size, N items.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_prism.errors import PRISMError
+from recbole_prism.fusion import build_fusion
+from recbole_prism.modalities import Modalities
+
+
+class PRISMMixin:
+    """Mix in before a RecBole ``SequentialRecommender`` that embeds items through ``self.item_embedding``."""
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        hidden_size = self.item_embedding.embedding_dim
+        self.fusion_scope = config["fusion_scope"]
+        self.add_projections = config["add_projections"]
+        self.score_items = config["score_items"]
+        self.modalities = Modalities(config, dataset, hidden_size, self.item_embedding.num_embeddings)
+        self.fusion = build_fusion(config, self.modalities.names, hidden_size)
+        self.expert_losses: list[dict[str, Tensor]] = []
+        self.loss_names: tuple[str, ...] = ("recommendation",)
+        self.expert_weights: Tensor | None = None  # [B, K] of the last forward pass
+        self._table: tuple | None = None
+        self.item_fingerprint = _fingerprint(dataset.field2id_token[dataset.iid_field])
+        if self.score_items == "content":
+            _score_content(self.item_embedding, self._content)
+
+    # -- RecBole's interface -----------------------------------------------------------------------------------------
+
+    def forward(self, item_seq: Tensor, *args, **kwargs) -> Tensor:
+        """The backbone's own forward on enriched item inputs. item_seq [B, L]."""
+        with self._enriched_inputs():
+            return super().forward(item_seq, *args, **kwargs)
+
+    def calculate_loss(self, interaction) -> tuple[Tensor, ...]:
+        """Eq. 12: the backbone's loss, then each expert loss times its lambda; ``loss_names`` tells which is which."""
+        self.expert_losses.clear()
+        recommendation = super().calculate_loss(interaction)
+        return self.with_expert_losses(recommendation)
+
+    def with_expert_losses(self, recommendation: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Append the expert losses of the passes since the last call (their mean, where a backbone makes several)."""
+        parts = recommendation if isinstance(recommendation, tuple) else (recommendation,)
+        names = ["recommendation"] + [f"recommendation{n}" for n in range(2, len(parts) + 1)]
+        passes, self.expert_losses = self.expert_losses, []
+        extra = {name: sum(p[name] for p in passes) / len(passes) for name in (passes[0] if passes else ())}
+        self.loss_names = (*names, *extra)
+        return (*parts, *extra.values())
+
+    def load_state_dict(self, state_dict, *args, **kwargs):
+        """As torch's; raises PRISMError if the weights are of another model or dataset."""
+        try:
+            return super().load_state_dict(state_dict, *args, **kwargs)
+        except RuntimeError as error:
+            reason = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
+            raise PRISMError(
+                f"the checkpoint does not fit {type(self).__name__} on this dataset ({reason}); "
+                "was it trained with another model, dataset, filtering or hidden size?"
+            ) from error
+
+    def other_parameter(self) -> dict:
+        """Goes into the checkpoint beside the weights: which items the rows of the table stand for."""
+        return {**(super().other_parameter() or {}), "item_fingerprint": self.item_fingerprint}
+
+    def load_other_parameter(self, para) -> None:
+        """Raises PRISMError if the checkpoint's items are not those of this dataset."""
+        para = dict(para or {})
+        fingerprint = para.pop("item_fingerprint", self.item_fingerprint)
+        if fingerprint != self.item_fingerprint:
+            raise PRISMError(
+                "the checkpoint was trained on other items than this dataset has; check dataset and filtering"
+            )
+        super().load_other_parameter(para)
+
+    # -- item inputs -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _enriched_inputs(self) -> Iterator[None]:
+        handle = self.item_embedding.register_forward_hook(self._enrich_rows)
+        scoring = getattr(self.item_embedding, "scoring", None)
+        self.item_embedding.scoring = False
+        try:
+            yield
+        finally:
+            handle.remove()
+            self.item_embedding.scoring = scoring
+
+    def _enrich_rows(self, embedding: nn.Embedding, inputs: tuple[Tensor, ...], embedded: Tensor) -> Tensor:
+        """Forward hook: item_seq [B, L], embedded [B, L, D] -> inputs of the backbone [B, L, D]."""
+        item_seq = inputs[0]
+        present = item_seq > 0
+        real = (present & (item_seq < self.n_items)).unsqueeze(-1)  # a mask token has a place but no content
+        projected, available = self.project_table()
+        available = available.to(embedded.dtype)
+        per_item = torch.cat([projected.flatten(1), available], 1).to(embedded.dtype)  # [N, M D + M]
+        n_modalities, width = available.shape[1], projected.shape[2]
+        if self.fusion_scope == "sequence":
+            sums = F.embedding_bag(item_seq, per_item, mode="sum")
+            sums = torch.cat([sums, (embedded * real).sum(1), real.sum(1)], 1)
+            fused = self.fuse(sums, n_modalities).unsqueeze(1)  # [B, 1, D]
+            content = F.embedding(item_seq, projected.sum(1)) if self.add_projections else 0.0
+        else:
+            gathered = torch.cat([F.embedding(item_seq, per_item), embedded * real, real.to(embedded.dtype)], 2)
+            sums = prefix_sum(gathered)[present]
+            last = (present.flatten().cumsum(0) - 1)[_last_position(present)]
+            fused = torch.zeros_like(embedded)
+            fused[present] = self.fuse(sums, n_modalities, select=last).to(embedded.dtype)
+            content = gathered[..., : n_modalities * width].unflatten(2, (n_modalities, width)).sum(2)
+            content = content if self.add_projections else 0.0
+        return embedded + (fused + content) * present.unsqueeze(-1)
+
+    def enrich_packed(
+        self, items: Tensor, embedded: Tensor, sum_prefixes: Callable[[Tensor], Tensor], select
+    ) -> Tensor:
+        """Item inputs of packed sequences (scope ``causal``): items [T], embedded [T, D] -> [T, D].
+
+        ``sum_prefixes`` sums [T, C] over the positions of the same sequence up to each one; ``select`` [S] names the
+        positions that are trained (None: all), on which expert losses are taken.
+        """
+        if len(items) < self.n_items:
+            unique, place = torch.unique(items, return_inverse=True)
+            projected, available = self.modalities(unique)
+        else:
+            place = items
+            projected, available = self.project_table()
+        available = available.to(embedded.dtype)
+        gathered = torch.cat([projected.flatten(1).to(embedded.dtype), available], 1)[place]
+        n_modalities, width = available.shape[1], projected.shape[2]
+        sums = sum_prefixes(torch.cat([gathered, embedded, embedded.new_ones(len(items), 1)], 1))
+        fused = self.fuse(sums, n_modalities, select=select)
+        if self.add_projections:
+            fused = fused + gathered[:, : n_modalities * width].unflatten(1, (n_modalities, width)).sum(1)
+        return embedded + fused
+
+    def fuse(self, sums: Tensor, n_modalities: int, select: Tensor | None = None) -> Tensor:
+        """f of each history, from sums over it: projections (M D), availability (M), item embeddings (D), count (1).
+
+        A history in which no item has any modality gets f = 0: it is what the plain backbone would see.
+        """
+        width = (sums.shape[1] - n_modalities - 1) // (n_modalities + 1)
+        by_modality, counts, ids, length = sums.split([n_modalities * width, n_modalities, width, 1], dim=1)
+        pooled = by_modality.unflatten(1, (n_modalities, width)) / counts.clamp(min=1).unsqueeze(-1)
+        fused = self.fusion(pooled, ids / length.clamp(min=1), select)
+        if fused.losses:
+            self.expert_losses.append(fused.losses)
+        if not self.training and fused.weights is not None:
+            self.expert_weights = fused.weights if select is None else fused.weights[select]
+        return fused.vector * (counts.sum(1, keepdim=True) > 0)
+
+    def project_table(self) -> tuple[Tensor, Tensor]:
+        """p_m and a_m of all items, [N, M, D] and [N, M]: once per step while training, once per weights otherwise."""
+        if self.training or torch.is_grad_enabled():
+            return self.modalities()
+        versions = tuple((id(p), p._version) for p in self.modalities.parameters())
+        if self._table is None or self._table[0] != versions:
+            self._table = (versions, self.modalities())
+        return self._table[1]
+
+    def train(self, mode: bool = True):
+        self._table = None
+        return super().train(mode)
+
+    # -- candidates --------------------------------------------------------------------------------------------------
+
+    def _content(self) -> Tensor:
+        return self.project_table()[0].sum(1)
+
+
+class ContentEmbedding(nn.Embedding):
+    """An item table whose rows, where candidates are scored, are e_id(i) + sum_m p_m(i) (``score_items: content``).
+
+    Parameters, state dict and lookups inside the backbone's ``forward`` are those of the plain table.
+    """
+
+    scoring = True
+
+    @property
+    def weight(self) -> Tensor:
+        table = self._parameters["weight"]
+        return table + self.content().to(table.dtype) if self.scoring else table
+
+
+def _score_content(embedding: nn.Embedding, content: Callable[[], Tensor]) -> None:
+    embedding.__class__ = ContentEmbedding
+    embedding.content = content
+
+
+def prefix_sum(x: Tensor) -> Tensor:
+    """Sum over positions up to each one: [B, L, C] -> [B, L, C]; one matrix product is faster than cumsum here."""
+    length = x.shape[1]
+    return torch.matmul(torch.ones(length, length, dtype=x.dtype, device=x.device).tril(), x)
+
+
+def _last_position(present: Tensor) -> Tensor:
+    """Flat index of the last present position of each row that has one: present bool [B, L] -> [<= B]."""
+    positions = torch.arange(present.shape[1], device=present.device)
+    last = torch.where(present, positions, -1).max(1).values
+    rows = torch.arange(len(present), device=present.device)
+    return (rows * present.shape[1] + last)[last >= 0]
+
+
+def _fingerprint(tokens) -> str:
+    """Of the item tokens in the order of RecBole's ids."""
+    return hashlib.sha256("\n".join(str(token) for token in tokens).encode()).hexdigest()

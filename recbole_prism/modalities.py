@@ -1,0 +1,166 @@
+"""Frozen features of all items, per modality, and their projections into the backbone's space (DESIGN, section 3).
+
+Shapes: N items (padding included), M modalities, D hidden size, d_m dimension of modality m.
+"""
+
+from __future__ import annotations
+
+from logging import getLogger
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_prism import features as feature_files
+from recbole_prism.errors import PRISMError, suggest
+from recbole_prism.paths import DATASETS
+
+
+class Modalities(nn.Module):
+    """x_m(i), a_m(i) and p_m(i) = W_m x_m(i) + b_m for every item i and modality m."""
+
+    def __init__(self, config, dataset, hidden_size: int, n_rows: int) -> None:
+        """``n_rows`` >= n_items: rows of the backbone's item table; later ones (mask tokens) have no modality."""
+        super().__init__()
+        sources = modality_sources(config)
+        self.names = list(sources)
+        self.missing = config["missing"]
+        self.projection = nn.ModuleDict()
+        self.missing_vector = nn.ParameterDict()
+        trained = trained_items(dataset)
+        for name, source in sources.items():
+            aligned = load_modality(config, dataset, name, source)
+            values = torch.from_numpy(feature_files.scale_features(aligned, config["feature_scaling"], trained))
+            covered = torch.from_numpy(aligned.covered)
+            _log_coverage(dataset, name, aligned)
+            values, covered = self._fill_missing(name, source, values, covered, dataset, hidden_size)
+            extra = n_rows - len(values)
+            self.register_buffer(f"values_{name}", F.pad(values, (0, 0, 0, extra)), persistent=False)
+            self.register_buffer(f"covered_{name}", F.pad(covered, (0, extra)), persistent=False)
+            self.projection[name] = nn.Linear(values.shape[1], hidden_size)
+            nn.init.normal_(self.projection[name].weight, std=config["projection_init"])
+            nn.init.zeros_(self.projection[name].bias)
+
+    def _fill_missing(self, name, source, values, covered, dataset, hidden_size) -> tuple[Tensor, Tensor]:
+        """Apply the policy ``missing`` to items without this modality; the padding row never has one."""
+        uncovered = ~covered
+        uncovered[0] = False
+        if self.missing == "error" and uncovered.any():
+            ids = uncovered.nonzero().flatten()
+            tokens = dataset.id2token(dataset.iid_field, ids[:3].numpy()).tolist()
+            raise PRISMError(
+                f"{source}: {len(ids)} of {len(values) - 1} items have no {name!r} feature (first: {tokens}); "
+                "set missing: zero, mean or learned to accept them"
+            )
+        if self.missing == "mean":
+            values[uncovered] = values[covered].mean(0)
+            covered = covered | uncovered
+        if self.missing == "learned" and uncovered.any():
+            self.missing_vector[name] = nn.Parameter(torch.zeros(hidden_size))
+        return values, covered
+
+    def forward(self, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """p_m and a_m of the whole table (items None), or of ids [U]: projected [N or U, M, D], available [.., M]."""
+        projected, available = [], []
+        for name in self.names:
+            values, covered = getattr(self, f"values_{name}"), getattr(self, f"covered_{name}")
+            if items is not None:
+                values, covered = values[items], covered[items]
+            weight = self.projection[name].weight
+            values = torch.where(covered[:, None], self.projection[name](values.to(weight.dtype)), 0.0)
+            if name in self.missing_vector:
+                real = torch.arange(len(covered), device=covered.device) > 0 if items is None else items > 0
+                values = torch.where((real & ~covered)[:, None], self.missing_vector[name].to(values.dtype), values)
+                covered = covered | real
+            projected.append(values)
+            available.append(covered)
+        return torch.stack(projected, 1), torch.stack(available, 1)
+
+
+def modality_sources(config) -> dict[str, str]:
+    """Name of each modality -> file or field. A list of names stands for files NAME.MODALITY.safetensors."""
+    modalities = config["modalities"]
+    if isinstance(modalities, str):
+        modalities = [modalities]
+    if not isinstance(modalities, dict):
+        modalities = dict.fromkeys(modalities)
+    return {name: source or f"{config['dataset']}.{name}.safetensors" for name, source in modalities.items()}
+
+
+def feature_folders(config) -> list[Path]:
+    """Where feature files are looked for, in order: the user's data_path, RecBole's, and the embedded one."""
+    dataset = config["dataset"]
+    user = config.external_config_dict.get("data_path") if hasattr(config, "external_config_dict") else None
+    folders = [Path(user) / dataset] if user else []
+    folders += [Path(config["data_path"]), Path("dataset") / dataset, DATASETS / dataset]
+    return list(dict.fromkeys(folders))
+
+
+def find_feature_file(config, source: str) -> Path:
+    """The first existing file of that name. Raises PRISMError listing the folders and what lies there."""
+    if Path(source).is_absolute():
+        return Path(source)
+    candidates = [folder / source for folder in feature_folders(config)] + [Path(source)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    found = sorted(
+        {
+            f.name
+            for folder in feature_folders(config)
+            if folder.is_dir()
+            for f in folder.glob("*")
+            if f.suffix in feature_files.READERS
+        }
+    )
+    raise PRISMError(
+        f"{source}: no such feature file in {', '.join(str(c.parent) for c in candidates[:-1])}"
+        f"{suggest(source, found)}; make it with `recbole-prism encode` or name other modalities (there: {found})"
+    )
+
+
+def load_modality(config, dataset, name: str, source: str) -> feature_files.Aligned:
+    """Features of one modality on RecBole's ids, from a feature file or a field of the .item file."""
+    if Path(source).suffix not in feature_files.READERS:
+        return _from_item_field(dataset, name, source)
+    path = find_feature_file(config, source)
+    return feature_files.align(feature_files.read_features(path), dataset.field2id_token[dataset.iid_field], path=path)
+
+
+def _from_item_field(dataset, name: str, field: str) -> feature_files.Aligned:
+    """A float or float_seq field as it is; a token or token_seq field as one-hot or multi-hot vectors."""
+    fields = [] if dataset.item_feat is None else [f for f in dataset.item_feat.columns if f != dataset.iid_field]
+    if field not in fields:
+        raise PRISMError(
+            f"modality {name!r}: {field!r} is neither a feature file ({', '.join(sorted(feature_files.READERS))}) "
+            f"nor a loaded field of the .item file{suggest(field, fields)}; loaded fields: {fields} (see load_col)"
+        )
+    column = dataset.item_feat[field].numpy()
+    if dataset.field2type[field].value.startswith("token"):
+        hot = np.zeros((dataset.item_num, dataset.num(field)), dtype=np.float32)
+        np.put_along_axis(hot, column.reshape(len(column), -1).astype(np.int64), 1.0, axis=1)
+        values = hot[:, 1:]  # token 0 is RecBole's padding: the item has no value there
+        covered = values.any(axis=1)
+    else:
+        values = np.nan_to_num(column.reshape(len(column), -1).astype(np.float32))
+        covered = np.ones(len(values), dtype=bool)
+    covered[0] = False
+    return feature_files.Aligned(values * covered[:, None], covered, encoder=f"field {field}")
+
+
+def trained_items(dataset) -> np.ndarray:
+    """bool [n_items]: items of the dataset's interactions (the training part, where a model is built by RecBole)."""
+    counts = np.bincount(dataset.inter_feat[dataset.iid_field].numpy(), minlength=dataset.item_num)
+    return counts > 0
+
+
+def _log_coverage(dataset, name: str, aligned: feature_files.Aligned) -> None:
+    covered = aligned.covered
+    items = dataset.inter_feat[dataset.iid_field].numpy()
+    getLogger().info(
+        f"modality {name}: {covered.sum()} of {len(covered) - 1} items ({covered[1:].mean():.1%}), "
+        f"{covered[items].mean() if len(items) else 0:.1%} of training interactions, "
+        f"dimension {aligned.features.shape[1]}, encoder {aligned.encoder}"
+    )

@@ -1,0 +1,1 @@
+"""PRISM's models, one file each; ``register.MODELS`` is their table."""

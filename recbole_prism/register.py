@@ -1,0 +1,92 @@
+"""The table of models, and the few hooks through which RecBole finds them (DESIGN, section 6).
+
+``register()`` is called once, on ``import recbole_prism``. Afterwards RecBole's own ``get_model``, ``run_recbole``,
+``objective_function`` and ``load_data_and_model`` know every model of ``MODELS``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from recbole_prism import compat
+from recbole_prism.models.table import MODELS
+
+
+@functools.cache
+def register() -> None:
+    """Make RecBole run on current packages and know our models. Costs nothing the second time."""
+    compat.apply()
+    import recbole.quick_start.quick_start as quick_start
+    import recbole.trainer
+
+    from recbole_prism import distributed
+    from recbole_prism.training.trainer import PRISMTrainer
+
+    for name in MODELS:
+        module = importlib.import_module(f"recbole_prism.models.{name.lower()}")
+        sys.modules[f"recbole.model.sequential_recommender.{name.lower()}"] = module
+        setattr(recbole.trainer, f"{name}Trainer", PRISMTrainer)
+    _hook_config()
+    distributed.hook(quick_start)
+
+
+def _hook_config() -> None:
+    """Our yaml files after RecBole's, checks of what was set, and a data_path that RecBole's ml-100k respects."""
+    from recbole.config import Config
+
+    load, set_defaults, read_files = (
+        Config._load_internal_config_dict,
+        Config._set_default_parameters,
+        Config._load_config_files,
+    )
+
+    @functools.wraps(load)
+    def _load_internal_config_dict(self, model, model_class, dataset):
+        backbone = MODELS.get(model)
+        load(self, backbone or model, model_class, dataset)
+        if backbone:
+            _load_our_files(self, model, dataset)
+
+    @functools.wraps(set_defaults)
+    def _set_default_parameters(self):
+        if self.model not in MODELS:
+            return set_defaults(self)
+        from recbole_prism.config import check_config, check_feature_files
+
+        check_config(self, self.model)
+        data_path = self.final_config_dict["data_path"]
+        set_defaults(self)
+        own = os.path.join(data_path, self.dataset)  # RecBole forces ml-100k into its own folder
+        if Path(own, f"{self.dataset}.inter").is_file():
+            self.final_config_dict["data_path"] = own
+        check_feature_files(self)
+
+    @functools.wraps(read_files)
+    def _load_config_files(self, file_list):
+        from recbole_prism.config import read_yaml
+
+        for file in file_list or ():
+            read_yaml(Path(file))  # one clear message instead of yaml's traceback
+        return read_files(self, file_list)
+
+    Config._load_internal_config_dict = _load_internal_config_dict
+    Config._set_default_parameters = _set_default_parameters
+    Config._load_config_files = _load_config_files
+
+
+def _load_our_files(config, model: str, dataset: str) -> None:
+    from recbole_prism.config import model_yamls
+    from recbole_prism.datasets import dataset_yaml
+
+    internal, external = config.internal_config_dict, config.external_config_dict
+    for file in model_yamls(model):
+        config._update_internal_config_dict(str(file))
+    file = dataset_yaml(dataset, external.get("data_path", internal["data_path"]))
+    if file:
+        config._update_internal_config_dict(str(file))
+    if external.get("loss_type", internal.get("loss_type")) == "CE" and "train_neg_sample_args" not in external:
+        internal["train_neg_sample_args"] = None  # RecBole asks every user of CE to write this down

@@ -1,0 +1,194 @@
+"""Train and test one model: what ``run_recbole_prism.py`` does."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recbole_prism.command import guarded, recbole_models
+from recbole_prism.errors import PRISMError, suggest
+
+DESCRIPTION = """Train and test a model as RecBole's run_recbole.py does.
+
+Any RecBole or PRISM key may follow as --key=value, e.g. --epochs=10 --fusion_scope=sequence --data_path=dataset.
+Keys of PRISM: properties/model/PRISM.yaml; of RecBole: its documentation."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    arguments, rest = build_parser().parse_known_args(argv)
+    return guarded(lambda: _run(arguments, rest), debug=arguments.debug)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--model", "-m", default="PRISM_SASRec", help="a PRISM or RecBole model (PRISM_SASRec)")
+    parser.add_argument("--dataset", "-d", default="ml-100k", help="a dataset below data_path (ml-100k)")
+    parser.add_argument("--config_files", default="", help="yaml files, separated by spaces, as in RecBole")
+    parser.add_argument("--nproc", type=int, default=1, help="processes on this machine (1)")
+    parser.add_argument("--ip", default="localhost", help="address of the first machine (localhost)")
+    parser.add_argument("--port", default="5678", help="port on the first machine (5678)")
+    parser.add_argument("--world_size", type=int, default=-1, help="processes on all machines (nproc)")
+    parser.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first process (0)")
+    parser.add_argument("--debug", action="store_true", help="show a traceback when something fails")
+    return parser
+
+
+def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from recbole_prism.datasets import check_dataset, dataset_yaml
+
+    unusable = [a for a in rest if not a.startswith("--") or a.count("=") != 1]
+    if unusable:
+        raise PRISMError(f"{unusable[0]}: not understood; keys are set as --key=value")
+    check_model(arguments.model)
+    files = [Path(name) for name in arguments.config_files.split()]
+    settings = _settings(files, rest)
+    data_path = str(settings.get("data_path", "dataset/"))
+    check_dataset(arguments.dataset, data_path)
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")  # pandas 3, which we exclude
+    from recbole_prism import config
+    from recbole_prism.register import MODELS, register
+
+    config.STRICT_COMMAND_LINE = True
+    register()
+    config_dict = {}
+    if arguments.model not in MODELS:
+        yaml_file = dataset_yaml(arguments.dataset, data_path)
+        files = [yaml_file, *files] if yaml_file else files
+        config_dict = plain_defaults(arguments.model, settings)
+    result = run(
+        arguments.model,
+        arguments.dataset,
+        [str(file) for file in files],
+        config_dict,
+        nproc=arguments.nproc,
+        world_size=arguments.world_size,
+        ip=arguments.ip,
+        port=arguments.port,
+        group_offset=arguments.group_offset,
+    )
+    if result is not None:  # None on machines other than the first
+        print(summary_text(arguments.model, arguments.dataset, result))
+    return 0
+
+
+def check_model(name: str) -> None:
+    """Raise PRISMError with the nearest names if neither RecBole nor we have this model."""
+    from recbole_prism.models.table import MODELS
+
+    available = [*MODELS, *recbole_models()]
+    if name not in available:
+        raise PRISMError(f"model {name!r} is unknown{suggest(name, available)}; PRISM has {', '.join(MODELS)}")
+
+
+def _settings(files: list[Path], rest: list[str]) -> dict:
+    """Keys set by yaml files and on the command line, the latter as text."""
+    from recbole_prism.config import read_yaml
+
+    settings: dict = {}
+    for file in files:
+        settings.update(read_yaml(file))
+    settings.update(argument[2:].split("=") for argument in rest)
+    return settings
+
+
+def plain_defaults(model: str, settings: dict) -> dict:
+    """RecBole's sequential models with cross-entropy refuse RecBole's default of train_neg_sample_args."""
+    import yaml
+
+    if recbole_models()[model] != "sequential" or "train_neg_sample_args" in settings:
+        return {}
+    import recbole
+
+    file = Path(recbole.__file__).parent / "properties" / "model" / f"{model}.yaml"
+    own = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    loss = settings.get("loss_type", (own or {}).get("loss_type"))
+    return {"train_neg_sample_args": None} if loss == "CE" else {}
+
+
+def run(model: str, dataset: str, config_files: list[str], config_dict: dict, **processes) -> dict | None:
+    """RecBole's ``run`` and a summary: its result with ``summary`` added. Needs ``register()``."""
+    from recbole.quick_start import quick_start
+
+    try:
+        with recorded_trainers() as trainers:
+            result = quick_start.run(model, dataset, config_files, config_dict, **processes)
+    except ValueError as error:
+        if str(error).startswith("Some feat is empty"):
+            raise PRISMError(
+                f"dataset {dataset!r}: no interactions are left after filtering; loosen val_interval, "
+                "user_inter_num_interval or item_inter_num_interval"
+            ) from error
+        raise
+    if result is not None and "summary" not in result:
+        result["summary"] = summarize(trainers[-1])
+    return result
+
+
+@contextmanager
+def recorded_trainers() -> Iterator[list]:
+    """While in force, every trainer that RecBole builds records its epochs and is appended to the list."""
+    from recbole.quick_start import quick_start
+
+    from recbole_prism.training.trainer import RecordingMixin
+
+    trainers: list = []
+    get_trainer = quick_start.get_trainer
+
+    def get_recording_trainer(model_type, model_name):
+        trainer_class = get_trainer(model_type, model_name)
+        if isinstance(trainer_class, type) and not issubclass(trainer_class, RecordingMixin):
+            trainer_class = type(trainer_class.__name__, (RecordingMixin, trainer_class), {})
+
+        def build(config, model):
+            trainers.append(trainer_class(config, model))
+            return trainers[-1]
+
+        return build
+
+    quick_start.get_trainer = get_recording_trainer
+    try:
+        yield trainers
+    finally:
+        quick_start.get_trainer = get_trainer
+
+
+def summarize(trainer) -> dict:
+    """Seconds per epoch, mean weight of each expert over test users, and where checkpoint and log are."""
+    seconds = getattr(trainer, "epoch_seconds", [])
+    logs = [h.baseFilename for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
+    return {
+        "epochs": len(seconds),
+        "seconds_per_epoch": sum(seconds) / len(seconds) if seconds else None,
+        "expert_weights": getattr(trainer, "mean_expert_weights", {}),
+        "checkpoint": trainer.saved_model_file,
+        "log": logs[-1] if logs else None,
+    }
+
+
+def summary_text(model: str, dataset: str, result: dict) -> str:
+    """The last lines a user sees."""
+    summary = result["summary"]
+    lines = [f"\n{model} on {dataset}"]
+    for title, metrics in (("validation", result["best_valid_result"]), ("test", result["test_result"])):
+        lines.append(f"  {title:<16}" + "  ".join(f"{name} {value:.4f}" for name, value in (metrics or {}).items()))
+    if summary["expert_weights"]:
+        weights = "  ".join(f"{name} {weight:.3f}" for name, weight in summary["expert_weights"].items())
+        lines.append(f"  {'expert weights':<16}{weights}")
+    if summary["seconds_per_epoch"] is not None:
+        lines.append(f"  {'epochs':<16}{summary['epochs']}, {summary['seconds_per_epoch']:.2f} s each")
+    lines.append(f"  {'checkpoint':<16}{summary['checkpoint']}")
+    lines.append(f"  {'log':<16}{summary['log']}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

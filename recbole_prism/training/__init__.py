@@ -1,0 +1,1 @@
+"""How PRISM models train and are evaluated inside RecBole."""

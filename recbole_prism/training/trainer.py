@@ -1,0 +1,100 @@
+"""RecBole's Trainer with named losses, expert weights, and checkpoints that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from time import perf_counter
+
+import torch
+from recbole.trainer import Trainer
+from recbole.utils import set_color
+
+from recbole_prism.errors import PRISMError
+
+
+class RecordingMixin:
+    """Keeps what the summary of a run needs; in front of any RecBole Trainer."""
+
+    def __init__(self, config, model) -> None:
+        super().__init__(config, model)
+        self.epoch_seconds: list[float] = []
+        self.valid_results: list[dict[str, float]] = []
+
+    def _train_epoch(self, *args, **kwargs):
+        start = perf_counter()
+        losses = super()._train_epoch(*args, **kwargs)
+        self.epoch_seconds.append(perf_counter() - start)
+        return losses
+
+    def _valid_epoch(self, *args, **kwargs):
+        score, result = super()._valid_epoch(*args, **kwargs)
+        self.valid_results.append(dict(result))
+        return score, result
+
+    def _save_checkpoint(self, epoch, verbose=True, **kwargs) -> None:
+        """Write under a temporary name, then rename. Raises PRISMError, leaving no half file, if the disk refuses."""
+        final = kwargs.pop("saved_model_file", self.saved_model_file)
+        temporary = f"{final}.{os.getpid()}.tmp"
+        try:
+            super()._save_checkpoint(epoch, verbose=False, saved_model_file=temporary, **kwargs)
+            if os.path.exists(temporary):
+                os.replace(temporary, final)
+        except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+            raise PRISMError(f"{final}: the checkpoint cannot be written ({error}); free some space or set checkpoint_dir")
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+        if verbose:
+            self.logger.info(set_color("Saving current", "blue") + f": {final}")
+
+
+class PRISMTrainer(RecordingMixin, Trainer):
+    """Trains what ``PRISMMixin`` makes: losses reach log and tensorboard under their names."""
+
+    def __init__(self, config, model) -> None:
+        super().__init__(config, model)
+        self.mean_expert_weights: dict[str, float] = {}
+
+    def _generate_train_loss_output(self, epoch_idx, s_time, e_time, losses) -> str:
+        """RecBole's line, followed by each loss under its name (times its lambda, summed over batches as RecBole does)."""
+        losses = losses if isinstance(losses, tuple) else (losses,)
+        line = super()._generate_train_loss_output(epoch_idx, s_time, e_time, sum(losses))
+        if len(losses) == 1:
+            return line
+        places = self.config["loss_decimal_place"] or 4
+        named = ", ".join(f"{set_color(n, 'blue')}: {v:.{places}f}" for n, v in self._named(losses))
+        return f"{line[:-1]}, {named}]"
+
+    def _add_train_loss_to_tensorboard(self, epoch_idx, losses, tag="Loss/Train") -> None:
+        losses = losses if isinstance(losses, tuple) else (losses,)
+        super()._add_train_loss_to_tensorboard(epoch_idx, sum(losses), tag)
+        for name, loss in self._named(losses):
+            self.tensorboard.add_scalar(f"{tag}/{name}", loss, epoch_idx)
+
+    def _named(self, losses: Sequence[float]):
+        return zip(self.model.loss_names, losses, strict=True)
+
+    def resume_checkpoint(self, resume_file) -> None:
+        if not os.path.isfile(resume_file):
+            raise PRISMError(f"{resume_file}: no such checkpoint")
+        super().resume_checkpoint(resume_file)
+
+    @torch.no_grad()
+    def evaluate(self, eval_data, *args, **kwargs):
+        """RecBole's evaluation; keeps the mean weight of each expert over the evaluated rows."""
+        self._weight_sum, self._weight_count = 0.0, 0
+        result = super().evaluate(eval_data, *args, **kwargs)
+        names = getattr(self.model.fusion, "names", [])
+        if self._weight_count:
+            mean = (self._weight_sum / self._weight_count).tolist()
+            self.mean_expert_weights = dict(zip(names, mean, strict=True))
+        return result
+
+    def _full_sort_batch_eval(self, batched_data):
+        self.model.expert_weights = None
+        evaluated = super()._full_sort_batch_eval(batched_data)
+        if self.model.expert_weights is not None:
+            self._weight_sum = self._weight_sum + self.model.expert_weights.float().sum(0)
+            self._weight_count += len(self.model.expert_weights)
+        return evaluated

@@ -1,0 +1,106 @@
+"""Keys: where they may be set, and what is refused with which words."""
+
+import pytest
+from recbole.config import Config
+
+from recbole_prism.errors import PRISMError
+
+
+@pytest.fixture
+def configure(settings):
+    def make(model="PRISM_SASRec", files=None, **overrides):
+        return Config(model=model, dataset="tiny", config_file_list=files, config_dict={**settings, **overrides})
+
+    return make
+
+
+def test_defaults_come_from_the_backbone_and_from_us(configure):
+    config = configure()
+    assert config["n_heads"] == 2 and config["expert_dropout"] == 0.1
+    assert configure("PRISM_GRU4Rec")["num_layers"] == 1
+    assert configure("PRISM_BERT4Rec")["mask_ratio"] == 0.2
+
+
+def test_yaml_dict_and_command_line_override_in_recboles_order(configure, tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text("lambda_synergy: 0.2\nlambda_redundancy: 0.2\nexpert_margin: 0.2\n")
+    monkeypatch.setattr("sys.argv", ["test", "--expert_margin=0.4"])
+    config = configure(files=[str(tmp_path / "mine.yaml")], lambda_redundancy=0.3)
+    assert (config["lambda_synergy"], config["lambda_redundancy"], config["expert_margin"]) == (0.2, 0.3, 0.4)
+
+
+@pytest.mark.parametrize("key", ["lambda_synergi", "expert_droput", "leaning_rate", "fusionscope"])
+def test_misspelt_keys_are_errors_that_suggest(configure, key):
+    right = {"lambda_synergi": "lambda_synergy", "expert_droput": "expert_dropout"}
+    right |= {"leaning_rate": "learning_rate", "fusionscope": "fusion_scope"}
+    with pytest.raises(PRISMError, match=f"{key}: known neither .*'{right[key]}'"):
+        configure(**{key: 0.1})
+
+
+def test_misspelt_keys_of_files_and_the_command_line_are_errors(configure, tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text("expert_hiden_size: 3\n")
+    with pytest.raises(PRISMError, match="expert_hidden_size"):
+        configure(files=[str(tmp_path / "mine.yaml")])
+    monkeypatch.setattr("sys.argv", ["test", "--noise_scal=unit"])
+    with pytest.raises(PRISMError, match="noise_scale"):
+        configure()
+
+
+def test_options_of_other_programs_on_the_command_line_are_not_ours(configure, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["test", "--zzqx=short"])
+    assert configure()["model"] == "PRISM_SASRec"
+
+
+def test_keys_that_only_recboles_code_knows_are_accepted(configure):
+    assert configure(tail_ratio=0.2)["tail_ratio"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("expert_hidden_size", 0, "an integer of at least 1"),
+        ("expert_hidden_size", 2.5, "an integer of at least 1"),
+        ("expert_dropout", 1.0, "at least 0 and below 1"),
+        ("expert_dropout", "much", "at least 0 and below 1"),
+        ("expert_distance", "manhattan", r"one of \['cosine', 'euclidean'\]"),
+        ("lambda_unique", -1, "a number of at least 0"),
+        ("lambda_unique", {"image": 0.1}, r"needs exactly the modalities \['image', 'text'\]"),
+        ("fusion_temperature", 0, "greater than 0"),
+        ("fusion_scope", "future", r"one of \['sequence', 'causal'\]"),
+        ("add_projections", "yes", "True or False"),
+        ("modalities", [], "a list of distinct names"),
+        ("modalities", ["a", "a"], "a list of distinct names"),
+        ("missing", "drop", "one of"),
+        ("fusion", "prysm", r"available: .*did you mean 'prism'"),
+    ],
+)
+def test_wrong_values_are_errors_naming_key_value_and_what_is_allowed(configure, key, value, allowed):
+    with pytest.raises(PRISMError, match=rf"{key}: .*{allowed}"):
+        configure(**{key: value})
+
+
+def test_unreadable_yaml_names_file_and_line(configure, tmp_path):
+    (tmp_path / "broken.yaml").write_text("epochs: 3\nlambda_synergy: [1, 2\n")
+    with pytest.raises(PRISMError, match=r"broken\.yaml: cannot be read as yaml .*line 3"):
+        configure(files=[str(tmp_path / "broken.yaml")])
+    with pytest.raises(PRISMError, match=r"absent\.yaml: cannot be read"):
+        configure(files=[str(tmp_path / "absent.yaml")])
+
+
+def test_bpr_keeps_recboles_negative_sampling(configure):
+    assert configure(loss_type="BPR")["train_neg_sample_args"]["distribution"] == "uniform"
+    assert configure()["train_neg_sample_args"]["distribution"] == "none"
+
+
+def test_a_dataset_brings_its_own_yaml(configure, data_path):
+    (data_path / "tiny" / "tiny.yaml").write_text("MAX_ITEM_LIST_LENGTH: 7\nmodalities: [text]\n")
+    assert configure()["modalities"] == ["text"]
+    assert configure()["MAX_ITEM_LIST_LENGTH"] == 10  # what the user sets wins
+
+
+def test_every_key_of_ours_is_documented_in_yaml():
+    from recbole_prism.config import CHECKS
+    from recbole_prism.paths import PROPERTIES
+
+    lines = (PROPERTIES / "model" / "PRISM.yaml").read_text().splitlines()
+    documented = {line.split(":")[0] for line in lines if ":" in line and "# (" in line}
+    assert set(CHECKS) | {"fusion"} == documented

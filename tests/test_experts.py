@@ -1,0 +1,98 @@
+"""Interaction Expert Layer: numbers computed by hand, in float64."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from recbole_prism.experts import InteractionExperts, expert_names
+
+D = 3
+
+
+def make(modalities, **settings):
+    defaults = {"expert_hidden_size": 4, "dropout": 0.0, "distance": "cosine", "margin": 0.5, "noise_scale": "unit"}
+    return InteractionExperts(modalities, D, **{**defaults, **settings}).double()
+
+
+@pytest.mark.parametrize("modalities", [["image", "text"], ["image", "text", "audio"]])
+def test_each_expert_is_a_two_layer_mlp_on_the_concatenated_modalities(modalities):
+    torch.manual_seed(0)
+    experts, pooled = make(modalities), torch.randn(5, len(modalities), D, dtype=torch.float64)
+    outputs = experts(pooled)
+    assert experts.names == expert_names(modalities)
+    for k in range(len(experts.names)):
+        columns = slice(4 * k, 4 * k + 4)
+        first = experts.weight_in[:, :, columns].reshape(len(modalities) * D, 4)
+        hidden = F.gelu(pooled.flatten(1) @ first + experts.bias_in[columns])
+        torch.testing.assert_close(outputs[:, k], hidden @ experts.weight_out[k] + experts.bias_out[k])
+
+
+@pytest.mark.parametrize("modalities", [["image", "text"], ["image", "text", "audio"]])
+def test_perturbed_pass_equals_a_pass_on_inputs_with_one_modality_replaced(modalities, monkeypatch):
+    torch.manual_seed(1)
+    experts, pooled = make(modalities), torch.randn(5, len(modalities), D, dtype=torch.float64)
+    noise = torch.randn_like(pooled)
+    monkeypatch.setattr(experts, "draw_noise", lambda _: noise)
+    without = experts.perturbed(pooled)
+    for m in range(len(modalities)):
+        replaced = pooled.clone()
+        replaced[:, m] = noise[:, m]
+        torch.testing.assert_close(without[m], experts(replaced))
+
+
+def test_losses_of_two_modalities_by_hand():
+    experts = make(["image", "text"])
+    # experts: unique_image, unique_text, synergy, redundancy; one history, vectors in the plane of axes 0 and 1
+    full = torch.tensor([[[1.0, 0, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0]]], dtype=torch.float64)
+    without_image = torch.tensor([[[0.0, 1, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0]]], dtype=torch.float64)
+    without_text = torch.tensor([[[1.0, 1, 0], [1, 1, 0], [1, 0, 0], [0, 1, 0]]], dtype=torch.float64)
+    losses = experts.losses(full, torch.stack([without_image, without_text]))
+    diagonal = 1 - 1 / math.sqrt(2)  # 1 - cos of 45 degrees
+    assert losses["unique_image"].item() == pytest.approx(max(0, 0.5 + diagonal - 1))
+    assert losses["unique_text"].item() == pytest.approx(max(0, 0.5 + 0 - diagonal))
+    assert losses["synergy"].item() == pytest.approx((0 + 1) / 2)
+    assert losses["redundancy"].item() == pytest.approx(((1 - 1) + (1 - 0)) / 2)
+
+
+def test_losses_of_three_modalities_by_hand_with_euclidean_distance():
+    experts = make(["a", "b", "c"], distance="euclidean", margin=1.0)
+    full = torch.zeros(1, 5, D, dtype=torch.float64)
+    full[..., 0] = 1
+    without = torch.zeros(3, 1, 5, D, dtype=torch.float64)
+    without[0, 0, 0, 0], without[1, 0, 0, 0], without[2, 0, 0, 0] = 4.0, 1.5, 2.0  # expert unique_a: distances 3, .5, 1
+    without[:, 0, 1:, 0] = 1.0  # the others: distance 0, cosine 1
+    losses = experts.losses(full, without)
+    assert losses["unique_a"].item() == pytest.approx((max(0, 1 + 0.5 - 3) + max(0, 1 + 1 - 3)) / 2, abs=1e-5)
+    assert losses["unique_b"].item() == pytest.approx(1.0)
+    assert losses["synergy"].item() == pytest.approx(1.0)
+    assert losses["redundancy"].item() == pytest.approx(0.0)
+
+
+def test_noise_matches_the_spread_of_what_it_replaces():
+    torch.manual_seed(2)
+    spread = torch.tensor([0.01, 1.0, 50.0], dtype=torch.float64)
+    pooled = 3 + spread * torch.randn(20000, 2, D, dtype=torch.float64)
+    noise = make(["image", "text"], noise_scale="match").draw_noise(pooled)
+    torch.testing.assert_close(noise.std(0), pooled.std(0), rtol=0.05, atol=0)
+    unit = make(["image", "text"]).draw_noise(pooled)
+    torch.testing.assert_close(unit.std(0), torch.ones(2, D, dtype=torch.float64), rtol=0.05, atol=0)
+
+
+def test_noise_is_drawn_anew_each_step():
+    experts, pooled = make(["image", "text"]), torch.ones(4, 2, D, dtype=torch.float64)
+    assert not torch.equal(experts.draw_noise(pooled), experts.draw_noise(pooled))
+
+
+def test_dropout_works_in_training_only():
+    experts, pooled = make(["image", "text"], dropout=0.5), torch.ones(4, 2, D, dtype=torch.float64)
+    assert not torch.equal(experts(pooled), experts(pooled))
+    experts.eval()
+    assert torch.equal(experts(pooled), experts(pooled))
+
+
+def test_one_modality_has_no_uniqueness_loss():
+    experts = make(["text"])
+    pooled = torch.randn(3, 1, D, dtype=torch.float64)
+    assert set(experts.losses(experts(pooled), experts.perturbed(pooled))) == {"synergy", "redundancy"}

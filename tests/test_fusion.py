@@ -1,0 +1,118 @@
+"""Adaptive Fusion Layer: the gate by hand, and what algebra says of its limits."""
+
+import math
+
+import pytest
+import torch
+
+from recbole_prism.fusion import Gate, PRISMFusion, build_fusion
+
+D = 3
+SETTINGS = {
+    "fusion": "prism",
+    "expert_hidden_size": 4,
+    "expert_dropout": 0.0,
+    "expert_distance": "cosine",
+    "expert_margin": 1.0,
+    "noise_scale": "match",
+    "fusion_hidden_size": 5,
+    "fusion_dropout": 0.0,
+    "fusion_temperature": 0.5,
+    "lambda_unique": 0.1,
+    "lambda_synergy": 0.2,
+    "lambda_redundancy": 0.3,
+}
+
+
+def make(modalities=("image", "text"), **overrides) -> PRISMFusion:
+    torch.manual_seed(0)
+    return build_fusion({**SETTINGS, **overrides}, list(modalities), D).double()
+
+
+def histories(n=6, n_modalities=2):
+    torch.manual_seed(1)
+    return torch.randn(n, n_modalities, D, dtype=torch.float64), torch.randn(n, D, dtype=torch.float64)
+
+
+def test_gate_by_hand():
+    gate = Gate(2 * 1 + 1, 2, 1, dropout=0.0, temperature=0.5).double()
+    with torch.no_grad():
+        gate.hidden.weight.copy_(torch.tensor([[1.0, 2.0, 3.0]]))
+        gate.hidden.bias.zero_()
+        gate.output.weight.copy_(torch.tensor([[1.0], [0.0]]))
+        gate.output.bias.copy_(torch.tensor([0.0, 0.25]))
+    weights = gate(torch.tensor([[[0.1], [0.2]]], dtype=torch.float64), torch.tensor([[0.3]], dtype=torch.float64))
+    x = 0.1 + 0.4 + 0.9
+    gelu = x * 0.5 * (1 + math.erf(x / math.sqrt(2)))
+    first, second = math.exp(gelu / 0.5), math.exp(0.25 / 0.5)
+    assert weights[0].tolist() == pytest.approx([first / (first + second), second / (first + second)])
+
+
+@pytest.mark.parametrize("modalities", [("image", "text"), ("image", "text", "audio")])
+def test_fused_vector_is_the_weighted_sum_of_expert_outputs(modalities):
+    fusion = make(modalities)
+    pooled, ids = histories(n_modalities=len(modalities))
+    fused = fusion(pooled, ids)
+    by_hand = sum(fused.weights[:, k, None] * fusion.experts(pooled)[:, k] for k in range(len(fusion.names)))
+    torch.testing.assert_close(fused.vector, by_hand)
+    torch.testing.assert_close(fused.weights.sum(1), torch.ones(6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("k", range(4))
+def test_gate_fixed_to_one_expert_gives_that_expert(k):
+    fusion = make()
+    with torch.no_grad():
+        fusion.gate.output.weight.zero_()
+        fusion.gate.output.bias.zero_()
+        fusion.gate.output.bias[k] = 1e4
+    pooled, ids = histories()
+    torch.testing.assert_close(fusion(pooled, ids).vector, fusion.experts(pooled)[:, k])
+
+
+def test_high_temperature_weights_all_experts_alike():
+    pooled, ids = histories()
+    weights = make(fusion_temperature=1e9)(pooled, ids).weights
+    torch.testing.assert_close(weights, torch.full_like(weights, 0.25))
+
+
+def test_losses_carry_their_lambdas(monkeypatch):
+    fusion = make(lambda_unique={"image": 0.5, "text": 0.0})
+    pooled, ids = histories()
+    noise = torch.randn_like(pooled)
+    monkeypatch.setattr(fusion.experts, "draw_noise", lambda _: noise)
+    plain = fusion.experts.losses(fusion.experts(pooled), fusion.experts.perturbed(pooled))
+    losses = fusion(pooled, ids).losses
+    assert set(losses) == {"unique_image", "synergy", "redundancy"}  # a lambda of 0 costs and logs nothing
+    for name, weight in (("unique_image", 0.5), ("synergy", 0.2), ("redundancy", 0.3)):
+        torch.testing.assert_close(losses[name], weight * plain[name])
+
+
+def test_without_losses_and_at_inference_no_perturbed_pass_runs(monkeypatch):
+    def refuse(_):
+        raise AssertionError("a perturbed pass ran")
+
+    pooled, ids = histories()
+    without_losses = make(lambda_unique=0, lambda_synergy=0, lambda_redundancy=0)
+    monkeypatch.setattr(without_losses.experts, "perturbed", refuse)
+    assert without_losses(pooled, ids).losses == {}
+    inference = make().eval()
+    monkeypatch.setattr(inference.experts, "perturbed", refuse)
+    assert inference(pooled, ids).losses == {}
+
+
+def test_losses_are_taken_on_the_selected_histories_only(monkeypatch):
+    fusion = make()
+    pooled, ids = histories()
+    select = torch.tensor([1, 4])
+    noise = torch.randn(2, 2, D, dtype=torch.float64)
+    monkeypatch.setattr(fusion.experts, "draw_noise", lambda _: noise)
+    selected = fusion(pooled, ids, select)
+    alone = fusion(pooled[select], ids[select])
+    for name, loss in alone.losses.items():
+        torch.testing.assert_close(selected.losses[name], loss)
+    assert len(selected.vector) == 6
+
+
+def test_unknown_fusion_names_what_exists():
+    with pytest.raises(ValueError, match=r"unknown fusion 'sums'; available: .*'prism'"):
+        make(fusion="sums")
