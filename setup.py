@@ -34,9 +34,9 @@ RECBOLE_NEEDS = [
     "torch>=2.4",
     "tqdm>=4.48.2",
 ]
-OURS = ["httpx>=0.27", "optuna>=4.0", "orjson>=3.9", "pyarrow>=15", "safetensors>=0.4"]
+OURS = ["httpcore>=1.0", "httpx>=0.27", "optuna>=4.0", "orjson>=3.9", "pyarrow>=15", "safetensors>=0.4"]
 HYPEROPT = ["hyperopt>=0.2.7"]
-CLIP = ["open_clip_torch>=2.24", "pillow>=10.0", "torchvision>=0.19"]
+CLIP = ["open_clip_torch>=3.0", "pillow>=10.0", "torchvision>=0.19"]
 DEV = ["build>=1.0", "hypothesis>=6.100", "pytest>=8.0", "ruff>=0.15", "setuptools>=77", "wheel>=0.43", *HYPEROPT]
 
 setup(
@@ -71,7 +71,7 @@ setup(
     package_dir={"recbole_prism.properties": "properties", "recbole_prism.dataset": "dataset"},
     # Only what is embedded: datasets that a user keeps in dataset/ stay out of the wheel.
     package_data={
-        "recbole_prism.properties": ["**/*.yaml"],
+        "recbole_prism.properties": ["**/*.yaml", "**/*.hyper"],
         "recbole_prism.dataset": ["ml-100k/*.safetensors"],
     },
     include_package_data=False,
