@@ -21,7 +21,7 @@ IMAGE_DIMENSIONS = 256
 
 
 def principal_components(features: np.ndarray, n_components: int) -> np.ndarray:
-    """Scores on the first components, signs fixed so that every run writes the same file. [N, d] -> [N, n_components]."""
+    """Scores on the first components, their signs fixed, so that every run agrees: [N, d] -> [N, n_components]."""
     centred = features.astype(np.float64) - features.astype(np.float64).mean(axis=0)
     left, singular, right = np.linalg.svd(centred, full_matrices=False)
     signs = np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])

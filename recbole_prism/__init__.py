@@ -17,6 +17,7 @@ _LAZY = {  # public name: module
     "FUSIONS": "recbole_prism.fusion",
     "PRISMMixin": "recbole_prism.mixin",
     "PRISMTrainer": "recbole_prism.training.trainer",
+    "plug": "recbole_prism.models.factory",
     "read_features": "recbole_prism.features",
     "write_features": "recbole_prism.features",
     "register": "recbole_prism.register",

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from recbole_prism.errors import PRISMError, nearest, suggest
+from recbole_prism.models.table import BACKBONES, MODELS
 from recbole_prism.paths import PROPERTIES
 
 STRICT_COMMAND_LINE = False  # True in our own commands, where every option is meant for us
@@ -53,6 +54,12 @@ def _is_modalities(value: object) -> bool:
 
 
 POSITIVE_INT = _number(1, kind=int)
+
+
+def _is_stride(value: object) -> bool:
+    return value is None or value == "exact" or POSITIVE_INT[0](value)
+
+
 RATE = (lambda value: _number(0)[0](value) and value < 1, "a number of at least 0 and below 1")
 BOOL: Check = (lambda value: isinstance(value, bool), "True or False")
 
@@ -63,25 +70,39 @@ CHECKS: dict[str, Check] = {
     "projection_init": _number(0, open_low=True),
     "add_projections": BOOL,
     "score_items": _one_of("id", "content"),
+    "modality_dropout": RATE,
+    "expert_loss_on": _one_of("representation", "prediction"),
     "expert_hidden_size": POSITIVE_INT,
     "expert_dropout": RATE,
     "expert_distance": _one_of("cosine", "euclidean"),
     "expert_margin": _number(0),
     "noise_scale": _one_of("match", "unit"),
+    "experts_off": (lambda value: isinstance(value, (list, tuple)), "a list of experts"),
     "lambda_unique": (_is_lambda, "a number of at least 0, or a dict with one for every modality"),
     "lambda_synergy": _number(0),
     "lambda_redundancy": _number(0),
+    "alpha_bottleneck": _number(0),
+    "alpha_redundancy": _number(0),
+    "alpha_unique": _number(0),
+    "redundancy_estimator": _one_of("vclub", "mine"),
+    "unique_candidates": POSITIVE_INT,
     "fusion_hidden_size": POSITIVE_INT,
     "fusion_dropout": RATE,
     "fusion_temperature": _number(0, open_low=True),
     "fusion_scope": _one_of("sequence", "causal"),
     "training_mode": (lambda value: value in (None, "packed", "rows"), "'packed' or 'rows'"),
+    "window_stride": (_is_stride, "an integer of at least 1, or 'exact'"),
+    "window_offset": BOOL,
+    "num_negatives": POSITIVE_INT,
+    "negative_distribution": _one_of("popularity", "uniform"),
 }
 
 
 def model_yamls(model: str) -> list[Path]:
     """Our yaml files for a model, least specific first. Raises PRISMError if one that must exist is missing."""
-    files = [PROPERTIES / "model" / f"{name}.yaml" for name in ("PRISM", model)]
+    backbone = MODELS.get(model)
+    own = [f"PRISM_{backbone}"] if backbone and BACKBONES[backbone].own_file else []
+    files = [PROPERTIES / "model" / f"{name}.yaml" for name in ("PRISM", *own)]
     for file in files:
         if not file.is_file():
             raise PRISMError(f"{file}: missing; reinstall recbole-prism")
@@ -95,8 +116,34 @@ def check_config(config, model: str) -> None:
     for key, (holds, allowed) in CHECKS.items():
         if key in values and not holds(values[key]):
             raise PRISMError(f"{key}: {values[key]!r} is not allowed; must be {allowed}")
+    _check_backbone(values, MODELS[model])
     _check_fusion(values)
     _check_lambdas(values)
+    _check_experts_off(values)
+    _check_prediction(values)
+
+
+def _check_prediction(values: dict) -> None:
+    """Predictions of several variants of a row take passes over rows."""
+    if values["expert_loss_on"] == "prediction" and values["fusion"] in ("prism", "prism+mib"):
+        if values.get("training_mode") == "packed":
+            raise PRISMError("expert_loss_on: prediction needs training_mode: rows")
+        values["training_mode"] = "rows"
+
+
+def _check_backbone(values: dict, name: str) -> None:
+    """What the backbone itself cannot do."""
+    backbone = BACKBONES[name]
+    if values["fusion_scope"] not in backbone.scopes:
+        raise PRISMError(
+            f"fusion_scope: {values['fusion_scope']!r} is impossible with {name}, which reads the distinct items of a "
+            f"row without their order; set {' or '.join(backbone.scopes)}"
+        )
+    if values["score_items"] == "content" and not backbone.content:
+        raise PRISMError(f"score_items: content is impossible with {name}, which scores with a table of its own")
+    loss = values.get("loss_type")
+    if loss in ("CE", "BPR") and loss not in backbone.losses:
+        raise PRISMError(f"loss_type: {loss!r} is impossible with {name}; must be one of {list(backbone.losses)}")
 
 
 def check_feature_files(config) -> None:
@@ -124,6 +171,18 @@ def _check_lambdas(values: dict) -> None:
     names = [modalities] if isinstance(modalities, str) else list(modalities)
     if isinstance(unique, dict) and set(unique) != set(names):
         raise PRISMError(f"lambda_unique: has {sorted(unique)}, needs exactly the modalities {sorted(names)}")
+
+
+def _check_experts_off(values: dict) -> None:
+    from recbole_prism.experts import expert_names
+
+    modalities = values["modalities"]
+    names = expert_names([modalities] if isinstance(modalities, str) else list(modalities))
+    for name in values["experts_off"]:
+        if name not in names:
+            raise PRISMError(f"experts_off: {name!r} is none of the experts {names}{suggest(str(name), names)}")
+    if set(names) <= set(values["experts_off"]):
+        raise PRISMError("experts_off: names all experts; set fusion: none instead")
 
 
 def _check_keys(config, model: str) -> None:

@@ -60,13 +60,13 @@ class InteractionExperts(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Clean pass, Eq. 1. pooled [T, M, D] -> expert outputs [T, K, D]."""
-        return self._second_layer(self._first_layer(pooled).sum(1) + self.bias_in)
+        return self.second_layer(self.first_layer(pooled))
 
-    def _first_layer(self, pooled: Tensor) -> Tensor:
-        """Each modality's part of the first layer: [T, M, D] -> [T, M, K H]."""
-        return torch.einsum("tmd,mdh->tmh", pooled, self.weight_in)
+    def first_layer(self, pooled: Tensor) -> Tensor:
+        """Before the activation, all experts side by side: [T, M, D] -> [T, K H]."""
+        return torch.addmm(self.bias_in, pooled.flatten(1), self.weight_in.flatten(0, 1))
 
-    def _second_layer(self, before_activation: Tensor) -> Tensor:
+    def second_layer(self, before_activation: Tensor) -> Tensor:
         """[T, K H] -> [T, K, D]."""
         n_experts, hidden, _ = self.weight_out.shape
         activated = self.dropout(F.gelu(before_activation)).view(-1, n_experts, hidden).transpose(0, 1)
@@ -82,14 +82,25 @@ class InteractionExperts(nn.Module):
             noise = noise * pooled.detach().std(0, unbiased=False)
         return noise
 
-    def perturbed(self, pooled: Tensor) -> Tensor:
-        """Expert outputs with modality m replaced by noise, for each m (Eq. 3-4): [T, M, D] -> [M, T, K, D]."""
-        parts = self._first_layer(pooled)
-        noisy = self._first_layer(self.draw_noise(pooled))
-        before = parts.sum(1, keepdim=True) - parts + noisy + self.bias_in  # [T, M, K H]
-        n_histories, n_modalities, width = before.shape
-        outputs = self._second_layer(before.transpose(0, 1).reshape(n_modalities * n_histories, width))
-        return outputs.view(n_modalities, n_histories, *outputs.shape[1:])
+    def perturbed(self, pooled: Tensor, clean: Tensor | None = None) -> Tensor:
+        """Expert outputs with modality m replaced by noise, for each m (Eq. 3-4): [T, M, D] -> [M, T, K, D].
+
+        ``clean`` is what ``first_layer`` gave for the same histories, if it is at hand.
+        """
+        clean = self.first_layer(pooled) if clean is None else clean
+        change = self.draw_noise(pooled) - pooled
+        before = torch.baddbmm(clean.expand(len(self.weight_in), -1, -1), change.transpose(0, 1), self.weight_in)
+        return self.second_layer(before.flatten(0, 1)).unflatten(0, before.shape[:2])
+
+    @staticmethod
+    def variants(full: Tensor, without: Tensor) -> Tensor:
+        """What Eq. 2 puts into the backbone in turn: full [T, K, D], without [M, T, K, D] -> [(1 + M) K, T, D]."""
+        return torch.cat([full.unsqueeze(0), without]).transpose(1, 2).flatten(0, 1)
+
+    def from_variants(self, variants: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo ``variants``, on what the backbone made of them: [(1 + M) K, T, D] -> full, without."""
+        parts = variants.unflatten(0, (-1, len(self.names))).transpose(1, 2)
+        return parts[0], parts[1:]
 
     def losses(self, full: Tensor, without: Tensor) -> dict[str, Tensor]:
         """Eq. 5-8, each a mean over histories, on expert outputs: full [T, K, D], without [M, T, K, D].
@@ -102,15 +113,25 @@ class InteractionExperts(nn.Module):
             if n_modalities == 1:
                 continue
             # Eq. 5-6: expert m must change more when m is replaced than when another modality is
-            far = self._distance(full[:, m], without[m, :, m])
-            near = [self._distance(full[:, m], without[other, :, m]) for other in range(n_modalities) if other != m]
-            losses[f"unique_{name}"] = F.relu(self.margin + torch.stack(near) - far).mean()
-        similar = F.cosine_similarity(full[:, n_modalities:].unsqueeze(0), without[:, :, n_modalities:], dim=-1)
+            distance = self._distance(full[:, m], without[:, :, m])  # [M, T]
+            near = torch.cat([distance[:m], distance[m + 1 :]])
+            losses[f"unique_{name}"] = F.relu(self.margin + near - distance[m]).mean()
+        similar = _cosine(full[:, n_modalities:], without[:, :, n_modalities:])
         losses["synergy"] = similar[..., 0].mean()  # Eq. 7: synergy vanishes when either modality does
         losses["redundancy"] = (1 - similar[..., 1]).mean()  # Eq. 8: redundancy survives the loss of either
         return losses
 
     def _distance(self, a: Tensor, b: Tensor) -> Tensor:
         if self.distance == "cosine":
-            return 1 - F.cosine_similarity(a, b, dim=-1)
+            return 1 - _cosine(a, b)
         return F.pairwise_distance(a, b)
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine over the last dimension; ``F.cosine_similarity`` takes twice as long to train."""
+    return (a * b).sum(-1) * _inverse_norm(a) * _inverse_norm(b)
+
+
+def _inverse_norm(x: Tensor) -> Tensor:
+    """1 / |x| over the last dimension, bounded so that gradients of vanishing vectors stay finite."""
+    return (x * x).sum(-1).clamp(min=1e-16).rsqrt()

@@ -191,9 +191,17 @@ def scale_features(aligned: Aligned, scaling: str, fit_on: np.ndarray) -> np.nda
         return features
     if scaling == "unit":
         return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    sample = features[aligned.covered & fit_on]
+    mean, spread = scaling_statistics(aligned, scaling, fit_on)
+    return np.where(aligned.covered[:, None], (features - mean) / spread, 0.0).astype(np.float32)
+
+
+def scaling_statistics(aligned: Aligned, scaling: str, fit_on: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """mean [d] and spread [d] with which ``scale_features`` takes (x - mean) / spread; 0 and 1 if it does not."""
+    size = aligned.features.shape[1]
+    if scaling != "standardize":
+        return np.zeros(size, np.float32), np.ones(size, np.float32)
+    sample = aligned.features[aligned.covered & fit_on]
     if not len(sample):
-        sample = features[aligned.covered]
+        sample = aligned.features[aligned.covered]
     spread = sample.std(axis=0)
-    scaled = (features - sample.mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0)
-    return np.where(aligned.covered[:, None], scaled / np.sqrt(features.shape[1]), 0.0).astype(np.float32)
+    return sample.mean(axis=0), np.where(spread > 1e-6, spread, 1.0).astype(np.float32) * np.float32(np.sqrt(size))

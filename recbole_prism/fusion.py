@@ -1,27 +1,22 @@
 """Fusion layers: what the pooled modalities of a history add to the backbone's item inputs.
 
-Every fusion is called as ``fusion(pooled, pooled_id, select)`` and returns a ``Fused``. Shapes: T histories, M
-modalities, K experts, D hidden size. ``pooled`` [T, M, D] holds one mean per modality, ``pooled_id`` [T, D] the mean of
-the item embeddings; ``select`` [S] names the histories that losses are taken on (None: all).
+Every fusion is called as ``fusion(pooled, pooled_id, select, context)`` and returns a ``Fused``. Shapes: T histories, M
+modalities, K experts, D hidden size. ``pooled`` [T, M, D] holds one mean per modality, zero where the history has none;
+``pooled_id`` [T, D] the mean of the item embeddings; ``select`` [S] names the histories that losses are taken on (None:
+all); ``context`` says what else is known of them (``fused.Context``). ``names`` are those of the K weights.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_prism.experts import InteractionExperts
-
-
-class Fused(NamedTuple):
-    """vector [T, D] to add to the inputs; losses by name, already times their lambda; weights [T, K] or None."""
-
-    vector: Tensor
-    losses: dict[str, Tensor]
-    weights: Tensor | None
+from recbole_prism.fused import Context, Fused
+from recbole_prism.mrdib import Bottleneck, MRdIBFusion
 
 
 class Gate(nn.Module):
@@ -34,11 +29,11 @@ class Gate(nn.Module):
         self.output = nn.Linear(hidden_size, n_experts)
         self.temperature = temperature
 
-    def forward(self, outputs: Tensor, pooled_id: Tensor) -> Tensor:
-        """outputs [T, K, D], pooled_id [T, D] -> weights [T, K] that sum to one."""
+    def forward(self, outputs: Tensor, pooled_id: Tensor, available: Tensor | None = None) -> Tensor:
+        """outputs [T, K, D], pooled_id [T, D], available [T, K] -> weights [T, K] that sum to one."""
         inputs = torch.cat([outputs.flatten(1), pooled_id], dim=1)
         scores = self.output(self.dropout(F.gelu(self.hidden(inputs))))
-        return torch.softmax(scores / self.temperature, dim=-1)
+        return masked_softmax(scores / self.temperature, available)
 
 
 class PRISMFusion(nn.Module):
@@ -56,26 +51,155 @@ class PRISMFusion(nn.Module):
             noise_scale=config["noise_scale"],
         )
         self.names = self.experts.names
-        self.gate = Gate(
-            (len(self.names) + 1) * hidden_size,
-            len(self.names),
-            config["fusion_hidden_size"],
-            dropout=config["fusion_dropout"],
-            temperature=config["fusion_temperature"],
-        )
-        self.loss_weights = _loss_weights(config, modalities)
+        self.gate = build_gate(config, len(self.names), hidden_size)
+        self.loss_weights = _loss_weights(config, modalities) | dict.fromkeys(config["experts_off"], 0.0)
+        on = [name not in config["experts_off"] for name in self.names]
+        self.register_buffer("experts_on", None if all(on) else torch.tensor(on), persistent=False)
+        self.compares_predictions = config["expert_loss_on"] == "prediction"
 
-    def forward(self, pooled: Tensor, pooled_id: Tensor, select: Tensor | None = None) -> Fused:
-        outputs = self.experts(pooled)
-        weights = self.gate(outputs, pooled_id)
+    def forward(
+        self, pooled: Tensor, pooled_id: Tensor, select: Tensor | None = None, context: Context | None = None
+    ) -> Fused:
+        clean = self.experts.first_layer(pooled)
+        outputs = self.experts.second_layer(clean)
+        if self.experts_on is None:
+            weights = self.gate(outputs, pooled_id)
+        else:
+            outputs = outputs * self.experts_on.unsqueeze(-1)
+            weights = self.gate(outputs, pooled_id, self.experts_on.expand(len(outputs), -1))
         vector = torch.einsum("tk,tkd->td", weights, outputs)  # Eq. 11
-        losses = {}
-        if self.training and any(self.loss_weights.values()):
-            if select is not None:
-                pooled, outputs = pooled[select], outputs[select]
-            named = self.experts.losses(outputs, self.experts.perturbed(pooled))
-            losses = {name: self.loss_weights[name] * loss for name, loss in named.items() if self.loss_weights[name]}
-        return Fused(vector, losses, weights)
+        if not self.training or not any(self.loss_weights.values()):
+            return Fused(vector, {}, weights)
+        if self.compares_predictions:
+            return Fused(vector, {}, weights, self.experts.variants(outputs, self.experts.perturbed(pooled, clean)))
+        if select is not None:
+            pooled, outputs, clean = pooled[select], outputs[select], clean[select]
+        losses = self.experts.losses(outputs, self.experts.perturbed(pooled, clean))
+        return Fused(vector, self.weigh(losses), weights)
+
+    def losses_on(self, predictions: Tensor) -> dict[str, Tensor]:
+        """Eq. 5-8 on the backbone's predictions for each variant: [V, T, D]."""
+        return self.weigh(self.experts.losses(*self.experts.from_variants(predictions)))
+
+    def weigh(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Each loss times its lambda (Eq. 9); one whose lambda is 0 is left out."""
+        return {name: self.loss_weights[name] * loss for name, loss in losses.items() if self.loss_weights[name]}
+
+
+class BottleneckPRISMFusion(PRISMFusion):
+    """``prism+mib``: the experts read a Gaussian code of each modality instead of its pool."""
+
+    def __init__(self, config, modalities: list[str], hidden_size: int) -> None:
+        super().__init__(config, modalities, hidden_size)
+        self.bottleneck = Bottleneck(len(modalities), hidden_size)
+        self.alpha = config["alpha_bottleneck"]
+
+    def forward(
+        self, pooled: Tensor, pooled_id: Tensor, select: Tensor | None = None, context: Context | None = None
+    ) -> Fused:
+        available = None if context is None else context.available
+        mean, log_variance = self.bottleneck(pooled)
+        codes = self.bottleneck.draw(mean, log_variance, available)
+        fused = super().forward(codes, pooled_id, select, context)
+        if self.training and self.alpha:
+            fused.losses["bottleneck"] = self.alpha * self.bottleneck.divergence(mean, log_variance, available, select)
+        return fused
+
+
+class NoFusion(nn.Module):
+    """f = 0. With ``add_projections`` the items' own modalities remain, without it the plain backbone."""
+
+    names: list[str] = []
+
+    def __init__(self, config, modalities: list[str], hidden_size: int) -> None:
+        super().__init__()
+
+    def forward(self, pooled, pooled_id, select=None, context=None) -> Fused:
+        return Fused(torch.zeros_like(pooled_id), {}, None)
+
+
+class SumFusion(NoFusion):
+    """f = sum_m h_m: no parameters beyond the projections."""
+
+    def forward(self, pooled, pooled_id, select=None, context=None) -> Fused:
+        return Fused(pooled.sum(1), {}, None)
+
+
+class ConcatFusion(NoFusion):
+    """f = W [h_1; ...; h_M] + b."""
+
+    def __init__(self, config, modalities: list[str], hidden_size: int) -> None:
+        super().__init__(config, modalities, hidden_size)
+        self.projection = nn.Linear(len(modalities) * hidden_size, hidden_size)
+
+    def forward(self, pooled, pooled_id, select=None, context=None) -> Fused:
+        return Fused(self.projection(pooled.flatten(1)), {}, None)
+
+
+class MLPFusion(NoFusion):
+    """f = MLP([h_1; ...; h_M; h_id]) with as many parameters as the experts and the gate of ``prism`` have together."""
+
+    def __init__(self, config, modalities: list[str], hidden_size: int) -> None:
+        super().__init__(config, modalities, hidden_size)
+        with torch.device("meta"):
+            n_parameters = sum(p.numel() for p in PRISMFusion(config, modalities, hidden_size).parameters())
+        n_inputs = (len(modalities) + 1) * hidden_size
+        width = max(1, round((n_parameters - hidden_size) / (n_inputs + 1 + hidden_size)))
+        self.hidden = nn.Linear(n_inputs, width)
+        self.dropout = nn.Dropout(config["expert_dropout"])
+        self.output = nn.Linear(width, hidden_size)
+
+    def forward(self, pooled, pooled_id, select=None, context=None) -> Fused:
+        inputs = torch.cat([pooled.flatten(1), pooled_id], dim=1)
+        return Fused(self.output(self.dropout(F.gelu(self.hidden(inputs)))), {}, None)
+
+
+class GateFusion(nn.Module):
+    """f = sum_m w_m h_m with w the softmax of an MLP on [h_1; ...; h_M; h_id], over the modalities a history has."""
+
+    def __init__(self, config, modalities: list[str], hidden_size: int) -> None:
+        super().__init__()
+        self.names = list(modalities)
+        self.gate = build_gate(config, len(modalities), hidden_size)
+
+    def forward(self, pooled, pooled_id, select=None, context=None) -> Fused:
+        weights = self.gate(pooled, pooled_id, None if context is None else context.available)
+        return Fused(torch.einsum("tm,tmd->td", weights, pooled), {}, weights)
+
+
+class AttentionFusion(nn.Module):
+    """f = sum_m softmax_m(<W_q h_id, W_k h_m> / sqrt(D)) W_v h_m, over the modalities a history has."""
+
+    def __init__(self, config, modalities: list[str], hidden_size: int) -> None:
+        super().__init__()
+        self.names = list(modalities)
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key = nn.Linear(hidden_size, hidden_size, bias=False)  # a bias would cancel in the softmax
+        self.value = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, pooled, pooled_id, select=None, context=None) -> Fused:
+        scores = torch.einsum("td,tmd->tm", self.query(pooled_id), self.key(pooled)) / math.sqrt(pooled.shape[-1])
+        weights = masked_softmax(scores, None if context is None else context.available)
+        return Fused(torch.einsum("tm,tmd->td", weights, self.value(pooled)), {}, weights)
+
+
+def build_gate(config, n_weights: int, hidden_size: int) -> Gate:
+    """The gate over ``n_weights`` vectors of size ``hidden_size`` and the id pool."""
+    return Gate(
+        (n_weights + 1) * hidden_size,
+        n_weights,
+        config["fusion_hidden_size"],
+        dropout=config["fusion_dropout"],
+        temperature=config["fusion_temperature"],
+    )
+
+
+def masked_softmax(scores: Tensor, available: Tensor | None) -> Tensor:
+    """Softmax over the available ones of each row, zero elsewhere: scores [T, K], available [T, K] -> [T, K]."""
+    if available is None:
+        return torch.softmax(scores, dim=-1)
+    weights = torch.softmax(scores.masked_fill(~available, torch.finfo(scores.dtype).min), dim=-1)
+    return weights * available
 
 
 def _loss_weights(config, modalities: list[str]) -> dict[str, float]:
@@ -86,7 +210,17 @@ def _loss_weights(config, modalities: list[str]) -> dict[str, float]:
     return weights | {"synergy": float(config["lambda_synergy"]), "redundancy": float(config["lambda_redundancy"])}
 
 
-FUSIONS = {"prism": PRISMFusion}
+FUSIONS = {
+    "prism": PRISMFusion,
+    "prism+mib": BottleneckPRISMFusion,
+    "mrdib": MRdIBFusion,
+    "none": NoFusion,
+    "sum": SumFusion,
+    "concat": ConcatFusion,
+    "mlp": MLPFusion,
+    "gate": GateFusion,
+    "attention": AttentionFusion,
+}
 
 
 def build_fusion(config, modalities: list[str], hidden_size: int) -> nn.Module:

@@ -8,16 +8,18 @@ positions, M modalities, D hidden size, N items.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_prism.errors import PRISMError
+from recbole_prism.fused import Context
 from recbole_prism.fusion import build_fusion
 from recbole_prism.modalities import Modalities
+from recbole_prism.prediction import hooked, prediction_losses
+from recbole_prism.training.kernels import use_fast_kernels
 
 
 class PRISMMixin:
@@ -31,26 +33,47 @@ class PRISMMixin:
         self.score_items = config["score_items"]
         self.modalities = Modalities(config, dataset, hidden_size, self.item_embedding.num_embeddings)
         self.fusion = build_fusion(config, self.modalities.names, hidden_size)
+        self.n_contents = dataset.item_num
         self.expert_losses: list[dict[str, Tensor]] = []
         self.loss_names: tuple[str, ...] = ("recommendation",)
         self.expert_weights: Tensor | None = None  # [B, K] of the last forward pass
         self._table: tuple | None = None
+        self.history: Tensor | None = None  # [B, L], where the backbone looks up something else than its history
+        self.targets: Tensor | None = None  # [B], the next items while their loss is computed
+        self._variants: Tensor | None = None  # [V, T, D], which Eq. 2 puts in the place of f
+        self._n_lookups = 0
         self.item_fingerprint = _fingerprint(dataset.field2id_token[dataset.iid_field])
         if self.score_items == "content":
             _score_content(self.item_embedding, self._content)
+        use_fast_kernels(self)
 
     # -- RecBole's interface -----------------------------------------------------------------------------------------
 
-    def forward(self, item_seq: Tensor, *args, **kwargs) -> Tensor:
-        """The backbone's own forward on enriched item inputs. item_seq [B, L]."""
-        with self._enriched_inputs():
-            return super().forward(item_seq, *args, **kwargs)
+    def forward(self, *args, **kwargs) -> Tensor:
+        """The backbone's own forward on enriched item inputs; all that it looks up [B, L] is history."""
+        self._n_lookups = 0
+        with hooked(self.item_embedding, self._enrich_rows):
+            output = super().forward(*args, **kwargs)
+        if self._n_lookups == 0:
+            raise PRISMError(f"{type(self).__name__}: forward never called item_embedding, so nothing could be added")
+        if self._variants is not None:
+            variants, self._variants = self._variants, None
+            self.expert_losses.append(prediction_losses(self, variants, self._present, super().forward, args, kwargs))
+        return output
 
     def calculate_loss(self, interaction) -> tuple[Tensor, ...]:
         """Eq. 12: the backbone's loss, then each expert loss times its lambda; ``loss_names`` tells which is which."""
         self.expert_losses.clear()
-        recommendation = super().calculate_loss(interaction)
+        self.targets = self.targets_of(interaction)
+        try:
+            recommendation = super().calculate_loss(interaction)
+        finally:
+            self.targets = None
         return self.with_expert_losses(recommendation)
+
+    def targets_of(self, interaction) -> Tensor | None:
+        """The next item [B] of each history, for fusions that predict it by themselves; None if it is not that."""
+        return interaction[self.POS_ITEM_ID]
 
     def with_expert_losses(self, recommendation: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Append the expert losses of the passes since the last call (their mean, where a backbone makes several)."""
@@ -88,48 +111,52 @@ class PRISMMixin:
 
     # -- item inputs -------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _enriched_inputs(self) -> Iterator[None]:
-        handle = self.item_embedding.register_forward_hook(self._enrich_rows)
-        scoring = getattr(self.item_embedding, "scoring", None)
-        self.item_embedding.scoring = False
-        try:
-            yield
-        finally:
-            handle.remove()
-            self.item_embedding.scoring = scoring
-
     def _enrich_rows(self, embedding: nn.Embedding, inputs: tuple[Tensor, ...], embedded: Tensor) -> Tensor:
         """Forward hook: item_seq [B, L], embedded [B, L, D] -> inputs of the backbone [B, L, D]."""
         item_seq = inputs[0]
-        present = item_seq > 0
-        real = (present & (item_seq < self.n_items)).unsqueeze(-1)  # a mask token has a place but no content
+        if item_seq.dim() != 2:
+            raise PRISMError(
+                f"{type(self).__name__}: forward looks up items {list(item_seq.shape)}, not a history [B, L]"
+            )
+        self._n_lookups += 1
+        present = self._present = item_seq > 0
         projected, available = self.project_table()
         available = available.to(embedded.dtype)
         per_item = torch.cat([projected.flatten(1), available], 1).to(embedded.dtype)  # [N, M D + M]
         n_modalities, width = available.shape[1], projected.shape[2]
         if self.fusion_scope == "sequence":
-            sums = F.embedding_bag(item_seq, per_item, mode="sum")
-            sums = torch.cat([sums, (embedded * real).sum(1), real.sum(1)], 1)
-            fused = self.fuse(sums, n_modalities).unsqueeze(1)  # [B, 1, D]
-            content = F.embedding(item_seq, projected.sum(1)) if self.add_projections else 0.0
-        else:
-            gathered = torch.cat([F.embedding(item_seq, per_item), embedded * real, real.to(embedded.dtype)], 2)
-            sums = prefix_sum(gathered)[present]
-            last = (present.flatten().cumsum(0) - 1)[_last_position(present)]
-            fused = torch.zeros_like(embedded)
-            fused[present] = self.fuse(sums, n_modalities, select=last).to(embedded.dtype)
-            content = gathered[..., : n_modalities * width].unflatten(2, (n_modalities, width)).sum(2)
-            content = content if self.add_projections else 0.0
+            history = item_seq if self.history is None else self.history
+            table = embedding._parameters["weight"]
+            real = self._is_real(torch.arange(len(table), device=table.device)).to(table.dtype)  # [N, 1]
+            sums = F.embedding_bag(history, torch.cat([per_item, table * real, real], 1), mode="sum")
+            targets = self.targets if self.targets is not None and len(self.targets) == len(history) else None
+            fused = self.fuse(sums, n_modalities, targets=targets).to(embedded.dtype).unsqueeze(1)  # [B, 1, D]
+            if self.add_projections:  # looked up once more, together, so that there is one backward pass and not two
+                content = projected.sum(1).to(table.dtype)  # zero for padding and mask tokens
+                embedded = F.embedding(item_seq, table + content, embedding.padding_idx)
+            return torch.addcmul(embedded, fused, present.unsqueeze(-1).to(embedded.dtype))
+        real = self._is_real(item_seq)
+        gathered = torch.cat([F.embedding(item_seq, per_item), embedded * real, real.to(embedded.dtype)], 2)
+        sums = prefix_sum(gathered)[present]
+        last = (present.flatten().cumsum(0) - 1)[_last_position(present)]
+        fused = torch.zeros_like(embedded)
+        targets = None if self.targets is None else self.targets[present.any(1)]
+        fused[present] = self.fuse(sums, n_modalities, select=last, targets=targets).to(embedded.dtype)
+        content = gathered[..., : n_modalities * width].unflatten(2, (n_modalities, width)).sum(2)
+        content = content if self.add_projections else 0.0
         return embedded + (fused + content) * present.unsqueeze(-1)
 
+    def _is_real(self, items: Tensor) -> Tensor:
+        """[...] -> [..., 1]: neither padding nor a mask token, which has a place but no content."""
+        return ((items > 0) & (items < self.n_contents)).unsqueeze(-1)
+
     def enrich_packed(
-        self, items: Tensor, embedded: Tensor, sum_prefixes: Callable[[Tensor], Tensor], select
+        self, items: Tensor, embedded: Tensor, sum_prefixes: Callable[[Tensor], Tensor], select, targets=None
     ) -> Tensor:
         """Item inputs of packed sequences (scope ``causal``): items [T], embedded [T, D] -> [T, D].
 
         ``sum_prefixes`` sums [T, C] over the positions of the same sequence up to each one; ``select`` [S] names the
-        positions that are trained (None: all), on which expert losses are taken.
+        positions that are trained (None: all), on which expert losses are taken; ``targets`` [S] their next items.
         """
         if len(items) < self.n_items:
             unique, place = torch.unique(items, return_inverse=True)
@@ -141,12 +168,14 @@ class PRISMMixin:
         gathered = torch.cat([projected.flatten(1).to(embedded.dtype), available], 1)[place]
         n_modalities, width = available.shape[1], projected.shape[2]
         sums = sum_prefixes(torch.cat([gathered, embedded, embedded.new_ones(len(items), 1)], 1))
-        fused = self.fuse(sums, n_modalities, select=select)
+        fused = self.fuse(sums, n_modalities, select=select, targets=targets)
         if self.add_projections:
             fused = fused + gathered[:, : n_modalities * width].unflatten(1, (n_modalities, width)).sum(1)
         return embedded + fused
 
-    def fuse(self, sums: Tensor, n_modalities: int, select: Tensor | None = None) -> Tensor:
+    def fuse(
+        self, sums: Tensor, n_modalities: int, select: Tensor | None = None, targets: Tensor | None = None
+    ) -> Tensor:
         """f of each history, from sums over it: projections (M D), availability (M), item embeddings (D), count (1).
 
         A history in which no item has any modality gets f = 0: it is what the plain backbone would see.
@@ -154,12 +183,17 @@ class PRISMMixin:
         width = (sums.shape[1] - n_modalities - 1) // (n_modalities + 1)
         by_modality, counts, ids, length = sums.split([n_modalities * width, n_modalities, width, 1], dim=1)
         pooled = by_modality.unflatten(1, (n_modalities, width)) / counts.clamp(min=1).unsqueeze(-1)
-        fused = self.fusion(pooled, ids / length.clamp(min=1), select)
+        table = self.item_embedding._parameters["weight"][: self.n_contents]
+        context = Context(counts > 0, targets, table)
+        fused = self.fusion(pooled, ids / length.clamp(min=1), select, context)
+        has_any = counts.sum(1, keepdim=True) > 0
+        if fused.variants is not None and not self.expert_losses:
+            self._variants = fused.variants * has_any
         if fused.losses:
             self.expert_losses.append(fused.losses)
         if not self.training and fused.weights is not None:
             self.expert_weights = fused.weights if select is None else fused.weights[select]
-        return fused.vector * (counts.sum(1, keepdim=True) > 0)
+        return fused.vector * has_any
 
     def project_table(self) -> tuple[Tensor, Tensor]:
         """p_m and a_m of all items, [N, M, D] and [N, M]: once per step while training, once per weights otherwise."""

@@ -27,6 +27,7 @@ class Modalities(nn.Module):
         sources = modality_sources(config)
         self.names = list(sources)
         self.missing = config["missing"]
+        self.dropout = config["modality_dropout"]
         self.projection = nn.ModuleDict()
         self.missing_vector = nn.ParameterDict()
         trained = trained_items(dataset)
@@ -68,6 +69,8 @@ class Modalities(nn.Module):
             values, covered = getattr(self, f"values_{name}"), getattr(self, f"covered_{name}")
             if items is not None:
                 values, covered = values[items], covered[items]
+            if self.training and self.dropout:  # this item lacks this modality in this step
+                covered = covered & (torch.rand(len(covered), device=covered.device) >= self.dropout)
             weight = self.projection[name].weight
             values = torch.where(covered[:, None], self.projection[name](values.to(weight.dtype)), 0.0)
             if name in self.missing_vector:
@@ -122,7 +125,12 @@ def find_feature_file(config, source: str) -> Path:
 
 
 def load_modality(config, dataset, name: str, source: str) -> feature_files.Aligned:
-    """Features of one modality on RecBole's ids, from a feature file or a field of the .item file."""
+    """Features of one modality on RecBole's ids, from a feature file or a field of the .item file.
+
+    A stand-in for a dataset (``recommend.standin``) brings its features itself.
+    """
+    if hasattr(dataset, "aligned_features"):
+        return dataset.aligned_features[name]
     if Path(source).suffix not in feature_files.READERS:
         return _from_item_field(dataset, name, source)
     path = find_feature_file(config, source)

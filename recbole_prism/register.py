@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import importlib
 import os
-import sys
 from pathlib import Path
 
 from recbole_prism import compat
-from recbole_prism.models.table import MODELS
+from recbole_prism.models.table import MODELS, defaults
 
 
 @functools.cache
@@ -21,15 +20,16 @@ def register() -> None:
     """Make RecBole run on current packages and know our models. Costs nothing the second time."""
     compat.apply()
     import recbole.quick_start.quick_start as quick_start
-    import recbole.trainer
 
     from recbole_prism import distributed
-    from recbole_prism.training.trainer import PRISMTrainer
+    from recbole_prism.models import factory
+    from recbole_prism.training import modes
 
     for name in MODELS:
-        module = importlib.import_module(f"recbole_prism.models.{name.lower()}")
-        sys.modules[f"recbole.model.sequential_recommender.{name.lower()}"] = module
-        setattr(recbole.trainer, f"{name}Trainer", PRISMTrainer)
+        factory.register_model(name)
+    factory.register_refused()
+    for name in modes.CAUSAL:
+        modes.register_plain(name)
     _hook_config()
     distributed.hook(quick_start)
 
@@ -53,13 +53,19 @@ def _hook_config() -> None:
 
     @functools.wraps(set_defaults)
     def _set_default_parameters(self):
+        from recbole_prism.training import modes
+
         if self.model not in MODELS:
-            return set_defaults(self)
+            packed = self.model in modes.CAUSAL and modes.resolve_plain(self, self.model)
+            with modes.any_protocol(self.final_config_dict) if packed else contextlib.nullcontext():
+                return set_defaults(self)
         from recbole_prism.config import check_config, check_feature_files
 
         check_config(self, self.model)
+        modes.resolve_training(self.final_config_dict, MODELS[self.model])
         data_path = self.final_config_dict["data_path"]
-        set_defaults(self)
+        with modes.any_protocol(self.final_config_dict):
+            set_defaults(self)
         own = os.path.join(data_path, self.dataset)  # RecBole forces ml-100k into its own folder
         if Path(own, f"{self.dataset}.inter").is_file():
             self.final_config_dict["data_path"] = own
@@ -83,10 +89,14 @@ def _load_our_files(config, model: str, dataset: str) -> None:
     from recbole_prism.datasets import dataset_yaml
 
     internal, external = config.internal_config_dict, config.external_config_dict
-    for file in model_yamls(model):
+    shared, *own = model_yamls(model)
+    config._update_internal_config_dict(str(shared))
+    internal.update(defaults(model))
+    for file in own:
         config._update_internal_config_dict(str(file))
     file = dataset_yaml(dataset, external.get("data_path", internal["data_path"]))
     if file:
         config._update_internal_config_dict(str(file))
-    if external.get("loss_type", internal.get("loss_type")) == "CE" and "train_neg_sample_args" not in external:
+    loss_type = external.get("loss_type", internal.get("loss_type"))
+    if loss_type in ("CE", "sampled") and "train_neg_sample_args" not in external:
         internal["train_neg_sample_args"] = None  # RecBole asks every user of CE to write this down

@@ -82,11 +82,12 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 def check_model(name: str) -> None:
     """Raise PRISMError with the nearest names if neither RecBole nor we have this model."""
-    from recbole_prism.models.table import MODELS
+    from recbole_prism.models.table import MODELS, refuse
 
     available = [*MODELS, *recbole_models()]
     if name not in available:
-        raise PRISMError(f"model {name!r} is unknown{suggest(name, available)}; PRISM has {', '.join(MODELS)}")
+        refuse(name)
+        raise PRISMError(f"model {name!r} is unknown{suggest(name, available)}; see `recbole-prism models`")
 
 
 def _settings(files: list[Path], rest: list[str]) -> dict:
@@ -144,15 +145,17 @@ def recorded_trainers() -> Iterator[list]:
     get_trainer = quick_start.get_trainer
 
     def get_recording_trainer(model_type, model_name):
-        trainer_class = get_trainer(model_type, model_name)
-        if isinstance(trainer_class, type) and not issubclass(trainer_class, RecordingMixin):
-            trainer_class = type(trainer_class.__name__, (RecordingMixin, trainer_class), {})
+        make_trainer = get_trainer(model_type, model_name)
 
-        def build(config, model):
-            trainers.append(trainer_class(config, model))
-            return trainers[-1]
+        def make_recording_trainer(config, model):
+            trainer = make_trainer(config, model)
+            if not isinstance(trainer, RecordingMixin):
+                trainer.__class__ = type(type(trainer).__name__, (RecordingMixin, type(trainer)), {})
+                trainer.start_record()
+            trainers.append(trainer)
+            return trainer
 
-        return build
+        return make_recording_trainer
 
     quick_start.get_trainer = get_recording_trainer
     try:

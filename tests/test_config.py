@@ -70,6 +70,8 @@ def test_keys_that_only_recboles_code_knows_are_accepted(configure):
         ("modalities", [], "a list of distinct names"),
         ("modalities", ["a", "a"], "a list of distinct names"),
         ("missing", "drop", "one of"),
+        ("experts_off", ["synergi"], "none of the experts .*did you mean 'synergy'"),
+        ("experts_off", ["unique_image", "unique_text", "synergy", "redundancy"], "names all experts"),
         ("fusion", "prysm", r"available: .*did you mean 'prism'"),
     ],
 )

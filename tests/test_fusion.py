@@ -15,9 +15,16 @@ SETTINGS = {
     "expert_distance": "cosine",
     "expert_margin": 1.0,
     "noise_scale": "match",
+    "experts_off": [],
     "fusion_hidden_size": 5,
     "fusion_dropout": 0.0,
     "fusion_temperature": 0.5,
+    "expert_loss_on": "representation",
+    "alpha_bottleneck": 0.001,
+    "alpha_redundancy": 0.005,
+    "alpha_unique": 0.01,
+    "redundancy_estimator": "vclub",
+    "unique_candidates": 256,
     "lambda_unique": 0.1,
     "lambda_synergy": 0.2,
     "lambda_redundancy": 0.3,
@@ -116,3 +123,15 @@ def test_losses_are_taken_on_the_selected_histories_only(monkeypatch):
 def test_unknown_fusion_names_what_exists():
     with pytest.raises(ValueError, match=r"unknown fusion 'sums'; available: .*'prism'"):
         make(fusion="sums")
+
+
+def test_an_expert_that_is_off_has_no_weight_no_loss_and_no_influence():
+    fusion = make(experts_off=["synergy"])
+    pooled, ids = histories()
+    fused = fusion(pooled, ids)
+    assert set(fused.losses) == {"unique_image", "unique_text", "redundancy"}
+    assert not fused.weights[:, 2].any()
+    torch.testing.assert_close(fused.weights.sum(1), torch.ones(6, dtype=torch.float64))
+    with torch.no_grad():
+        fusion.experts.bias_out[2] += 5.0
+    torch.testing.assert_close(fusion(pooled, ids).vector, fused.vector, rtol=0, atol=0)

@@ -92,10 +92,10 @@ def test_rows_hold_only_what_came_before_their_target(build, data_path, name, fu
     for user, item, *_ in sorted((line.split("\t") for line in lines), key=lambda row: float(row[3])):
         history.setdefault(user, []).append(item)
     for row in range(len(dataset)):
-        feat = dataset.inter_feat[row]
-        user = dataset.id2token("user_id", feat["user_id"])
-        inputs = np.atleast_1d(dataset.id2token("item_id", feat["item_id_list"][: feat["item_length"]])).tolist()
-        target = dataset.id2token("item_id", feat["item_id"])
+        feat = dataset[[row]]
+        user = dataset.id2token("user_id", feat["user_id"][0])
+        inputs = np.atleast_1d(dataset.id2token("item_id", feat["item_id_list"][0, : feat["item_length"][0]])).tolist()
+        target = dataset.id2token("item_id", feat["item_id"][0])
         whole = history[user]
         assert any(
             whole[end] == target and whole[end - len(inputs) : end] == inputs for end in range(1, len(whole) - 2)
@@ -213,15 +213,17 @@ def test_content_scores_rank_candidates_by_embedding_plus_projections(build, nam
 
 @EACH_MODEL
 def test_same_seed_same_result(build, name):
+    from recbole.utils import get_trainer
+
     def train_once():
-        _, model, loaders = build(name)
-        model.train()
-        losses = [float(sum(model.calculate_loss(b))) for b in loaders[0]] if "BERT" in name else []
-        return losses, [p.clone() for p in model.parameters()]
+        config, model, (train, valid, test) = build(name, epochs=2)
+        trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
+        trainer.fit(train, valid, saved=False)
+        return trainer.train_loss_dict, trainer.evaluate(test, load_best_model=False), list(model.parameters())
 
     first, second = train_once(), train_once()
-    assert first[0] == second[0]
-    assert all(torch.equal(a, b) for a, b in zip(first[1], second[1], strict=True))
+    assert first[:2] == second[:2]
+    assert all(torch.equal(a, b) for a, b in zip(first[2], second[2], strict=True))
 
 
 def test_missing_policies(build):

@@ -37,8 +37,9 @@ def test_embedded_ml_100k_trains_from_its_own_features(tmp_path):
 
 
 def test_data_path_is_respected_for_ml_100k_too(tmp_path):
-    from conftest import write_dataset
     from recbole.config import Config
+
+    from tests.dataset_made import write_dataset
 
     folder = write_dataset(tmp_path / "mine", "ml-100k")
     config = Config(model="PRISM_SASRec", dataset="ml-100k", config_dict={"data_path": str(folder)})

@@ -1,1 +1,1 @@
-"""PRISM's models, one file each; ``register.MODELS`` is their table."""
+"""PRISM's models: :mod:`.table` lists them, :mod:`.factory` makes those without a file of their own."""

@@ -11,6 +11,8 @@ from recbole.trainer import Trainer
 from recbole.utils import set_color
 
 from recbole_prism.errors import PRISMError
+from recbole_prism.training.evaluation import EvaluationMixin
+from recbole_prism.training.packed import PackedMixin, ResumableMixin
 
 
 class RecordingMixin:
@@ -18,6 +20,9 @@ class RecordingMixin:
 
     def __init__(self, config, model) -> None:
         super().__init__(config, model)
+        self.start_record()
+
+    def start_record(self) -> None:
         self.epoch_seconds: list[float] = []
         self.valid_results: list[dict[str, float]] = []
 
@@ -41,7 +46,9 @@ class RecordingMixin:
             if os.path.exists(temporary):
                 os.replace(temporary, final)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-            raise PRISMError(f"{final}: the checkpoint cannot be written ({error}); free some space or set checkpoint_dir")
+            raise PRISMError(
+                f"{final}: the checkpoint cannot be written ({error}); free some space or set checkpoint_dir"
+            ) from error
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
@@ -49,15 +56,25 @@ class RecordingMixin:
             self.logger.info(set_color("Saving current", "blue") + f": {final}")
 
 
-class PRISMTrainer(RecordingMixin, Trainer):
+class PackedTrainer(RecordingMixin, ResumableMixin, PackedMixin, EvaluationMixin, Trainer):
+    """RecBole's Trainer for RecBole's own models, packed."""
+
+    def resume_checkpoint(self, resume_file) -> None:
+        if not os.path.isfile(resume_file):
+            raise PRISMError(f"{resume_file}: no such checkpoint")
+        super().resume_checkpoint(resume_file)
+
+
+class PRISMTrainer(PackedTrainer):
     """Trains what ``PRISMMixin`` makes: losses reach log and tensorboard under their names."""
 
     def __init__(self, config, model) -> None:
         super().__init__(config, model)
         self.mean_expert_weights: dict[str, float] = {}
+        self._weight_sum, self._weight_count = 0.0, 0
 
     def _generate_train_loss_output(self, epoch_idx, s_time, e_time, losses) -> str:
-        """RecBole's line, followed by each loss under its name (times its lambda, summed over batches as RecBole does)."""
+        """RecBole's line, then each loss under its name (times its lambda, summed over batches as RecBole does)."""
         losses = losses if isinstance(losses, tuple) else (losses,)
         line = super()._generate_train_loss_output(epoch_idx, s_time, e_time, sum(losses))
         if len(losses) == 1:
@@ -75,15 +92,10 @@ class PRISMTrainer(RecordingMixin, Trainer):
     def _named(self, losses: Sequence[float]):
         return zip(self.model.loss_names, losses, strict=True)
 
-    def resume_checkpoint(self, resume_file) -> None:
-        if not os.path.isfile(resume_file):
-            raise PRISMError(f"{resume_file}: no such checkpoint")
-        super().resume_checkpoint(resume_file)
-
     @torch.no_grad()
     def evaluate(self, eval_data, *args, **kwargs):
         """RecBole's evaluation; keeps the mean weight of each expert over the evaluated rows."""
-        self._weight_sum, self._weight_count = 0.0, 0
+        self._weight_sum, self._weight_count, self.model.expert_weights = 0.0, 0, None
         result = super().evaluate(eval_data, *args, **kwargs)
         names = getattr(self.model.fusion, "names", [])
         if self._weight_count:
@@ -91,10 +103,8 @@ class PRISMTrainer(RecordingMixin, Trainer):
             self.mean_expert_weights = dict(zip(names, mean, strict=True))
         return result
 
-    def _full_sort_batch_eval(self, batched_data):
-        self.model.expert_weights = None
-        evaluated = super()._full_sort_batch_eval(batched_data)
-        if self.model.expert_weights is not None:
-            self._weight_sum = self._weight_sum + self.model.expert_weights.float().sum(0)
-            self._weight_count += len(self.model.expert_weights)
-        return evaluated
+    def _after_scoring(self) -> None:
+        weights, self.model.expert_weights = self.model.expert_weights, None
+        if weights is not None:
+            self._weight_sum = self._weight_sum + weights.float().sum(0)
+            self._weight_count += len(weights)

@@ -49,7 +49,7 @@ def make(tmp_path):
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """Weights of the tiny open_clip model."""
-    import tiny_clip
+    from tests.prepare import tiny_clip
 
     return tiny_clip.checkpoint(tmp_path_factory.mktemp("clip"))
 
@@ -57,6 +57,6 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def dataset_of(tmp_path, checkpoint):
     """dataset_of(texts, pictures) -> encode_made.Dataset."""
-    from encode_made import Dataset
+    from tests.prepare.encode_made import Dataset
 
     return lambda texts, pictures: Dataset(tmp_path, texts, pictures, checkpoint)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 
-import tiny_clip
-
 from recbole_prism.features import read_features
 from recbole_prism.prepare import encode_dataset
+from tests.prepare import tiny_clip
 
 
 class Dataset:

@@ -8,7 +8,7 @@ import time
 from collections import Counter, defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from pictures_made import jpeg
+from tests.prepare.pictures_made import jpeg
 
 
 class Handler(BaseHTTPRequestHandler):

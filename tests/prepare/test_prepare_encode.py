@@ -8,16 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_clip  # skips without open_clip
-from pictures_made import encode as encode_picture
-from pictures_made import jpeg
 from PIL import Image
 
 from recbole_prism.prepare.files import sha256
 from recbole_prism.prepare.pipeline import chunks
+from tests.prepare import tiny_clip  # skips without open_clip
+from tests.prepare.pictures_made import encode as encode_picture
+from tests.prepare.pictures_made import jpeg
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ import sys, time
 from pathlib import Path
 sys.argv[0] = "recbole-prism"  # as from the command line: nothing registers with RecBole
 sys.path.insert(0, sys.argv[1])
-import tiny_clip
+from tests.prepare import tiny_clip
 tiny_clip.register(Path(sys.argv[2]))
 from recbole_prism.prepare import encode_dataset, encoders
 whole = encoders.OpenCLIP.encode
@@ -182,7 +183,7 @@ encode_dataset("d", data_path=sys.argv[2], model=tiny_clip.NAME, pretrained=sys.
 
 def test_killed_at_any_moment_it_resumes(dataset_of, tmp_path):
     d = dataset_of({f"t{n}": f"text {n}" for n in range(100)}, {})
-    here = os.path.dirname(tiny_clip.__file__)
+    here = str(Path(__file__).parents[2])
     process = subprocess.Popen([sys.executable, "-c", KILLED, here, str(tmp_path), str(d.checkpoint)])
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline and len(list(d.folder.glob(".encode/*/*.safetensors"))) < 3:

@@ -7,10 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-import tiny_clip  # noqa: F401  skips without open_clip
 
 from recbole_prism.errors import PRISMError
 from recbole_prism.prepare.files import sha256
+from tests.prepare import tiny_clip  # noqa: F401  skips without open_clip
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ pytest.importorskip("PIL", reason="the extra [clip] (Pillow) is not installed")
 
 from hypothesis import given
 from hypothesis import strategies as st
-from misbehaving import serve
 
 from recbole_prism.errors import PRISMError
 from recbole_prism.prepare import download_images, network
 from recbole_prism.prepare.download import retry_after
 from recbole_prism.prepare.files import sha256
+from tests.prepare.misbehaving import serve
 
 QUICK = {"backoff": 0.05, "attempts": 2, "total_timeout": 1.5, "read_timeout": 1.0, "max_wait": 3, "progress": False}
 

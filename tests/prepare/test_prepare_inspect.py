@@ -71,8 +71,9 @@ def test_printed_and_json(dataset, capsys):
 
 def test_picture_sheet(dataset):
     pytest.importorskip("PIL", reason="the extra [clip] (Pillow) is not installed")
-    from pictures_made import jpeg
     from PIL import Image
+
+    from tests.prepare.pictures_made import jpeg
 
     pictures = dataset.parent / "pictures"
     pictures.mkdir()

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures_made import encode, jpeg  # skips without Pillow
 from PIL import Image, ImageCms
 
 from recbole_prism.prepare.pictures import Unusable, decode
+from tests.prepare.pictures_made import encode, jpeg  # skips without Pillow
 
 
 def rgb(data):

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 
-import prepare_raw as raw
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +16,7 @@ from recbole_prism.prepare import interactions as rules
 from recbole_prism.prepare import prepare_dataset
 from recbole_prism.prepare.clean import Template
 from recbole_prism.prepare.files import DatasetFolder
+from tests.prepare import prepare_raw as raw
 
 
 def table(tmp_path, rows, header="user_id,item_id,rating,timestamp"):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-import prepare_raw as raw
 import pytest
 
 from recbole_prism.errors import PRISMError
+from tests.prepare import prepare_raw as raw
 
 
 def test_amazon_2014_python_literals(make, tmp_path):

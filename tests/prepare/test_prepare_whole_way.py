@@ -7,12 +7,12 @@ import json
 import subprocess
 import sys
 
-import prepare_raw as raw
 import pytest
-import tiny_clip  # skips without open_clip
-from misbehaving import serve
 
 from recbole_prism.__main__ import main
+from tests.prepare import prepare_raw as raw
+from tests.prepare import tiny_clip  # skips without open_clip
+from tests.prepare.misbehaving import serve
 
 
 def test_raw_files_to_one_trained_epoch(tmp_path, monkeypatch, capsys):

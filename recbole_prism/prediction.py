@@ -1,0 +1,55 @@
+"""``expert_loss_on: prediction``: the expert losses on what the backbone predicts (PRISM, Eq. 2-8), and the hook.
+
+Shapes: B rows, L length, V variants of the fused vector, T histories (B, or the real positions of all rows), D hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def hooked(item_embedding: nn.Embedding, hook: Callable) -> Iterator[None]:
+    """While in force, ``hook`` changes what the table returns, and lookups see the plain rows of the table."""
+    handle = item_embedding.register_forward_hook(hook)
+    scoring = getattr(item_embedding, "scoring", None)
+    item_embedding.scoring = False
+    try:
+        yield
+    finally:
+        handle.remove()
+        item_embedding.scoring = scoring
+
+
+def prediction_losses(
+    model: nn.Module, variants: Tensor, present: Tensor, forward: Callable, args: tuple, kwargs: dict
+) -> dict[str, Tensor]:
+    """Losses on y = P(S(e_id, e)) for each variant e, all in one pass over the backbone's own ``forward``.
+
+    variants [V, T, D], present bool [B, L]; args and kwargs are those of the pass on the same rows. Eq. 2 feeds the
+    backbone with e_id and one expert: the items' own modalities (``add_projections``) stay out.
+    """
+    n_variants, n_rows = len(variants), len(present)
+
+    def repeat(value):
+        is_batch = isinstance(value, Tensor) and value.dim() > 0 and len(value) == n_rows
+        return value.repeat(n_variants, *[1] * (value.dim() - 1)) if is_batch else value
+
+    def add_variant(embedding: nn.Embedding, inputs: tuple[Tensor, ...], embedded: Tensor) -> Tensor:
+        """embedded [V B, L, D] -> the same plus a variant at every item."""
+        real = inputs[0] > 0
+        if model.fusion_scope == "sequence":
+            return embedded + variants.flatten(0, 1).unsqueeze(1) * real.unsqueeze(-1)
+        added = torch.zeros_like(embedded)
+        added[real] = variants.flatten(0, 1).to(embedded.dtype)
+        return embedded + added
+
+    with hooked(model.item_embedding, add_variant):
+        output = forward(*map(repeat, args), **{name: repeat(value) for name, value in kwargs.items()})
+    output = output[-1] if isinstance(output, (list, tuple)) else output  # some return every layer
+    output = output.unflatten(0, (n_variants, n_rows))
+    return model.fusion.losses_on(output if output.dim() == 3 else output[:, present])

@@ -1,0 +1,85 @@
+"""The packed batches of an epoch. Shapes: W windows, S trained tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from torch import Tensor
+
+from recbole_prism.training.packing import GROUP_GROWTH, PackedBatch, Sequences, Windows, cut_windows, pack
+
+
+class PackedBatches:
+    """The training batches of one epoch, in the place of RecBole's train loader.
+
+    ``batch_size`` counts targets. The order depends on seed and epoch alone, so a resumed run draws what an
+    uninterrupted one would. Of several processes each takes every ``world_size``-th batch, all as many.
+    """
+
+    shuffle = False  # RecBole's Trainer need not tell a sampler the epoch
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        *,
+        batch_size: int,
+        max_length: int,
+        stride: int,
+        epoch: int,
+        seed: int,
+        random_offset: bool = False,
+        shuffle: bool = True,
+        growth: float = GROUP_GROWTH,
+        rank: int = 0,
+        world_size: int = 1,
+        sample_negatives: Callable[[np.ndarray], Tensor] | None = None,
+    ) -> None:
+        """``sample_negatives`` turns the places [S] of targets among all interactions into ids of negative items."""
+        self.sequences, self.growth, self.sample_negatives = sequences, growth, sample_negatives
+        generator = np.random.default_rng([seed, epoch])
+        offset = int(generator.integers(min(stride, max_length))) if random_offset and stride > 1 else 0
+        windows = cut_windows(sequences.first, sequences.targets, max_length, stride, offset)
+        sums = np.concatenate([[0], np.cumsum(sequences.trained)])
+        end = windows.start + windows.length + 1
+        n_targets = sums[end] - sums[windows.start + windows.skip + 1]
+        kept = np.flatnonzero(n_targets)
+        if shuffle:
+            kept = generator.permutation(kept)
+        if 0 < len(kept) < world_size:
+            kept = np.resize(kept, world_size)
+        self.windows = Windows(*(part[kept] for part in windows))
+        self.bounds = _equal_parts(n_targets[kept], batch_size, world_size)
+        self.numbers = range(rank, len(self.bounds) - 1, world_size)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        sequences = self.sequences
+        for number in self.numbers:
+            part = slice(self.bounds[number], self.bounds[number + 1])
+            chosen = Windows(*(values[part] for values in self.windows))
+            batch = pack(sequences.items, chosen, sequences.trained, self.growth)
+            if self.sample_negatives is not None:
+                batch.negatives = self.sample_negatives(batch.target_index)
+            yield batch
+
+
+def _equal_parts(sizes: np.ndarray, batch_size: int, multiple: int) -> np.ndarray:
+    """Bounds [n + 1] of n runs of windows with about equal sums of ``sizes`` [W]; n is a multiple of ``multiple``.
+
+    No run is empty, and none exceeds ``batch_size`` by more than a window.
+    """
+    reached = np.cumsum(sizes)
+    n_parts = max(1, -(-int(reached[-1]) // batch_size)) if len(sizes) else 0
+    n_parts = min(-(-n_parts // multiple), len(sizes) // multiple) * multiple
+    number = np.arange(1, n_parts)
+    cuts = np.searchsorted(reached, number * (reached[-1] / max(n_parts, 1)) if len(sizes) else number)
+    cuts = (
+        np.minimum(np.maximum.accumulate(cuts - number) + number, len(sizes) - n_parts + number)
+        if n_parts > 1
+        else cuts
+    )
+    cuts = np.maximum(cuts, number)
+    return np.concatenate([[0], cuts, [len(sizes)]]).astype(np.int64) if n_parts else np.zeros(1, dtype=np.int64)

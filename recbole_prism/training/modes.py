@@ -1,0 +1,124 @@
+"""Which models can train packed, what configuration that takes, and the dataset and trainer that go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from recbole_prism.errors import PRISMError
+
+CAUSAL = ("SASRec", "GRU4Rec")  # backbones with an encoder in ``encoders.PACKED``
+KEYS = ("window_stride", "window_offset", "num_negatives", "negative_distribution")  # for plain backbones too
+LOSSES = ("CE", "BPR", "sampled")
+BOTH_SIDES = "attends to both sides of a position, so one pass cannot train every prefix of a sequence"
+
+
+def why_not_packed(values: dict, backbone: str) -> str | None:
+    """The reason why this configuration cannot train packed, or None."""
+    if backbone == "BERT4Rec":
+        return f"{backbone} {BOTH_SIDES}"
+    if backbone not in CAUSAL:
+        return f"{backbone} has no packed encoder (there is one for {' and '.join(CAUSAL)})"
+    if values.get("fusion_scope") == "sequence":
+        return "fusion_scope: sequence pools the whole row, so the future would reach earlier positions (use causal)"
+    if values.get("transform"):
+        return f"transform: {values['transform']} rewrites rows, and packed training has none"
+    if values.get("benchmark_filename"):
+        return "benchmark_filename brings rows that were made elsewhere"
+    if (values.get("train_neg_sample_args") or {}).get("dynamic"):
+        return "train_neg_sample_args: dynamic picks negatives row by row"
+    return None
+
+
+def resolve_training(values: dict, backbone: str) -> None:
+    """Set training_mode and the kind of softmax in ``values``. Raises PRISMError for what cannot be.
+
+    RecBole knows the losses CE and BPR: ``loss_type: sampled`` reaches it as CE, with ``sampled_softmax: True``.
+    """
+    reason = why_not_packed(values, backbone)
+    if values.get("training_mode") == "packed" and reason:
+        raise PRISMError(f"training_mode: packed is impossible here: {reason}; set training_mode: rows")
+    if values.get("training_mode") is None:
+        values["training_mode"] = "rows" if reason else "packed"
+    packed = values["training_mode"] == "packed"
+    stride, longest = values.get("window_stride"), values["MAX_ITEM_LIST_LENGTH"]
+    if packed and isinstance(stride, int) and stride > longest:
+        raise PRISMError(f"window_stride: {stride} is longer than a window (MAX_ITEM_LIST_LENGTH: {longest})")
+    if values.get("loss_type") not in (None, *LOSSES):
+        raise PRISMError(f"loss_type: {values['loss_type']!r} is not allowed; must be one of {list(LOSSES)}")
+    values["sampled_softmax"] = values.get("loss_type") == "sampled"
+    if values["sampled_softmax"]:
+        if not packed and backbone != "BERT4Rec":
+            raise PRISMError("loss_type: sampled needs training_mode: packed" + (f"; {reason}" if reason else ""))
+        values["loss_type"] = "CE"
+
+
+def resolve_plain(config, backbone: str) -> bool:
+    """The same for RecBole's own backbone, if the user asks for ``training_mode: packed``; else nothing is touched.
+
+    Returns whether it trains packed.
+    """
+    from recbole_prism.config import CHECKS, model_yamls, read_yaml
+
+    values = config.final_config_dict
+    if config.external_config_dict.get("training_mode") != "packed":
+        return False
+    defaults = read_yaml(model_yamls("PRISM")[0])
+    for key in KEYS:
+        value = values.setdefault(key, defaults[key])
+        holds, allowed = CHECKS[key]
+        if not holds(value):
+            raise PRISMError(f"{key}: {value!r} is not allowed; must be {allowed}")
+    resolve_training(values, backbone)
+    if values["loss_type"] == "CE" and "train_neg_sample_args" not in config.external_config_dict:
+        values["train_neg_sample_args"] = None
+    return True
+
+
+@contextmanager
+def any_protocol(values: dict) -> Iterator[None]:
+    """RecBole refuses ``repeatable: False`` to sequential models (config/configurator.py:378); ours have it."""
+    wanted = values["repeatable"]
+    values["repeatable"] = True
+    try:
+        yield
+    finally:
+        values["repeatable"] = wanted
+
+
+def window_stride(config) -> int:
+    """Targets between windows; RecBole's rows for the tail are windows that advance by one."""
+    stride = config["window_stride"]
+    return 1 if stride == "exact" else stride or config["MAX_ITEM_LIST_LENGTH"]
+
+
+def register_plain(name: str) -> None:
+    """RecBole's own backbone trains packed if its config says so, and is otherwise what it was."""
+    import recbole.data.dataset as datasets
+    import recbole.trainer as trainers
+
+    def make_dataset(config):
+        from recbole_prism.training.dataset import PrefixDataset
+
+        return (PrefixDataset if config["training_mode"] == "packed" else datasets.SequentialDataset)(config)
+
+    def make_trainer(config, model):
+        from recbole_prism.training.trainer import PackedTrainer
+
+        return (PackedTrainer if config["training_mode"] == "packed" else trainers.Trainer)(config, model)
+
+    make_dataset.__name__ = "SequentialDataset"  # RecBole looks for a saved dataset under this name
+    setattr(datasets, f"{name}Dataset", make_dataset)
+    setattr(trainers, f"{name}Trainer", make_trainer)
+
+
+def register_ours(name: str) -> None:
+    """A PRISM model gets our trainer, and rows without lists however it trains."""
+    import recbole.data.dataset as datasets
+    import recbole.trainer as trainers
+
+    from recbole_prism.training.dataset import PrefixDataset
+    from recbole_prism.training.trainer import PRISMTrainer
+
+    setattr(datasets, f"{name}Dataset", PrefixDataset)
+    setattr(trainers, f"{name}Trainer", PRISMTrainer)

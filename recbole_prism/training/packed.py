@@ -1,0 +1,135 @@
+"""Packed epochs inside RecBole's Trainer, and checkpoints from which a run goes on as if it had not stopped."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+
+import numpy as np
+import torch
+
+from recbole_prism.training.batches import PackedBatches
+from recbole_prism.training.encoders import PACKED
+from recbole_prism.training.kernels import use_fast_kernels
+from recbole_prism.training.losses import make_negative_sampler
+from recbole_prism.training.masking import use_fast_masking
+from recbole_prism.training.modes import window_stride
+from recbole_prism.training.objective import packed_loss
+
+
+class PackedMixin:
+    """In front of RecBole's Trainer: ``training_mode: packed`` replaces the batches and the loss, nothing else."""
+
+    def __init__(self, config, model) -> None:
+        super().__init__(config, model)
+        use_fast_kernels(model)
+        self.packed = config["training_mode"] == "packed"
+        self._sequences = self._negative_sampler = None
+        self.encode = PACKED[backbone_of(config["model"])] if self.packed else None
+
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        if self.packed:
+            loss_func = loss_func or self._packed_loss(train_data)
+            train_data = self._packed_batches(train_data, epoch_idx)
+        return super()._train_epoch(train_data, epoch_idx, loss_func=loss_func, show_progress=show_progress)
+
+    def _packed_batches(self, train_data, epoch_idx: int) -> PackedBatches:
+        config = self.config
+        if self._sequences is None:
+            self._sequences = train_data._dataset.sequences()
+        return PackedBatches(
+            self._sequences,
+            batch_size=train_data.step,  # RecBole's: positives per batch and process
+            max_length=config["MAX_ITEM_LIST_LENGTH"],
+            stride=window_stride(config),
+            epoch=epoch_idx,
+            seed=config["seed"],
+            random_offset=bool(config["window_offset"]) and config["window_stride"] != "exact",
+            shuffle=config["shuffle"],
+            rank=0 if config["single_spec"] else torch.distributed.get_rank(),
+            world_size=1 if config["single_spec"] else torch.distributed.get_world_size(),
+            sample_negatives=partial(self._sample_negatives, train_data) if config["loss_type"] == "BPR" else None,
+        )
+
+    def _sample_negatives(self, train_data, places: np.ndarray) -> torch.Tensor:
+        """RecBole's negatives for the targets at these places."""
+        users, items = self._sequences.users[places], self._sequences.items[places]
+        return train_data._sampler.sample_by_user_ids(users, items, train_data.neg_sample_num)
+
+    def _packed_loss(self, train_data):
+        if self.config["sampled_softmax"] and self._negative_sampler is None:
+            self._negative_sampler = make_negative_sampler(self.config, train_data._dataset)
+        return partial(
+            packed_loss,
+            self.model,
+            encode=self.encode,
+            sampler=self._negative_sampler,
+            n_negatives=self.config["num_negatives"],
+        )
+
+    def _build_optimizer(self, **kwargs) -> torch.optim.Optimizer:
+        """RecBole's; Adam and AdamW in torch's fused form, one pass over the parameters instead of ten."""
+        optimizer = super()._build_optimizer(**kwargs)
+        if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW):
+            return optimizer
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        options = {key: optimizer.defaults[key] for key in ("lr", "betas", "eps", "weight_decay", "amsgrad")}
+        return type(optimizer)(parameters, **options, fused=True)
+
+
+class ResumableMixin:
+    """In front of RecBole's Trainer: checkpoints hold the state of every random generator the training draws from.
+
+    They travel as RecBole's ``other_parameter``, which any RecBole reads and writes.
+    """
+
+    def __init__(self, config, model) -> None:
+        super().__init__(config, model)
+        self._train_generator: torch.Generator | None = None
+        self._resumed: dict | None = None
+        known = getattr(model, "other_parameter_name", [])
+        model.other_parameter_name = [*dict.fromkeys([*known, "random_states"])]
+        model.random_states = None
+
+    def fit(self, train_data, *args, **kwargs):
+        self._train_generator = train_data.generator
+        use_fast_masking(train_data, self.config)
+        if self._resumed is not None:
+            restore_random_states(self._resumed, self._train_generator)
+            self._resumed = None
+        return super().fit(train_data, *args, **kwargs)
+
+    def _save_checkpoint(self, epoch, verbose=True, **kwargs) -> None:
+        self.model.random_states = random_states(self._train_generator)
+        super()._save_checkpoint(epoch, verbose=verbose, **kwargs)
+
+    def resume_checkpoint(self, resume_file) -> None:
+        super().resume_checkpoint(resume_file)
+        self._resumed = getattr(self.model, "random_states", None)
+
+
+def random_states(generator: torch.Generator | None) -> dict:
+    """States of Python's, numpy's and torch's generators, and of the one that shuffles the train loader."""
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "loader": None if generator is None else generator.get_state(),
+    }
+
+
+def restore_random_states(states: dict, generator: torch.Generator | None) -> None:
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"].cpu())
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+    if generator is not None and states["loader"] is not None:
+        generator.set_state(states["loader"].cpu())
+
+
+def backbone_of(model: str) -> str:
+    from recbole_prism.register import MODELS
+
+    return MODELS.get(model, model)

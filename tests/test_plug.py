@@ -1,0 +1,157 @@
+"""The factory, ``plug``, the list of models, and what is said of models that cannot be wrapped."""
+
+import json
+import pickle
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from recbole_prism.errors import PRISMError
+from recbole_prism.models.table import BACKBONES, MODELS, REFUSED
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def table_as_it_was():
+    """What a test plugs is forgotten afterwards."""
+    tables = [(table, dict(table)) for table in (BACKBONES, MODELS)]
+    yield
+    for table, before in tables:
+        table.clear()
+        table.update(before)
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_models_that_cannot_be_wrapped_are_named_with_the_reason(name):
+    from recbole.utils import get_model
+
+    with pytest.raises(PRISMError, match=f"PRISM_{name}: RecBole's {name} cannot be wrapped: it "):
+        get_model(f"PRISM_{name}")
+
+
+def test_the_command_lists_all_models(capsys):
+    from recbole_prism.__main__ import main
+
+    assert main(["models"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in (*BACKBONES, *REFUSED, *REFUSED.values()))
+    assert main(["models", "--format=json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [row["backbone"] for row in listed["models"]] == list(BACKBONES)
+    assert next(row for row in listed["models"] if row["backbone"] == "SASRec")["training"] == "packed, rows"
+
+
+def test_the_document_holds_the_table():
+    from recbole_prism.models.listing import as_markdown
+
+    document = Path(__file__).parents[1] / "docs" / "models.md"
+    assert as_markdown() in document.read_text(), "put the output of `recbole-prism models --format=markdown` there"
+
+
+def test_classes_are_pickled_by_reference():
+    from recbole_prism.models import factory
+
+    for name in ("PRISM_NARM", "MRdIB_NARM", "PRISM_SASRec", "MRdIB_SASRec"):
+        made = getattr(factory, name)
+        assert pickle.loads(pickle.dumps(made)) is made
+        assert made.__name__ == name and issubclass(made, getattr(factory, name.replace("MRdIB", "PRISM")))
+
+
+PLUGIN = '''
+import torch
+from torch import nn
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole_prism import plug
+
+
+class Mean(SequentialRecommender):
+    """Scores by the mean of the history, scaled by a key of its own."""
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.item_embedding = nn.Embedding(self.n_items, 8, padding_idx=0)
+        self.scale = config["mean_scale"]
+        self.loss_fct = nn.CrossEntropyLoss()
+
+    def forward(self, item_seq, item_seq_len):
+        return self.scale * self.item_embedding(item_seq).sum(1) / item_seq_len[:, None]
+
+    def full_sort_predict(self, interaction):
+        states = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return states @ self.item_embedding.weight.T
+
+    def predict(self, interaction):
+        return self.full_sort_predict(interaction).gather(1, interaction[self.ITEM_ID][:, None])[:, 0]
+
+    def calculate_loss(self, interaction):
+        return self.loss_fct(self.full_sort_predict(interaction), interaction[self.POS_ITEM_ID])
+
+
+PRISM_Mean = plug(Mean, defaults={"mean_scale": 2.0, "loss_type": "CE"})
+'''
+
+
+def test_plug_wraps_a_users_model_that_a_new_process_loads(settings, tmp_path, monkeypatch):
+    from recbole.quick_start import run_recbole
+
+    (tmp_path / "mean_plugin.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import mean_plugin
+
+    assert mean_plugin.PRISM_Mean.__module__ == "mean_plugin"
+    result = run_recbole(model="PRISM_Mean", dataset="tiny", config_dict=settings)
+    assert 0 <= result["test_result"]["recall@10"] <= 1
+    (checkpoint,) = (tmp_path / "saved").glob("PRISM_Mean*.pth")
+    code = f"""
+        import sys
+        sys.argv = ["test"]
+        import recbole_prism
+        from recbole_prism.models import factory
+        assert not [name for name in vars(factory) if name.startswith("PRISM_")], "made before it is asked for"
+        from recbole.quick_start import load_data_and_model
+        config, model, dataset, train, valid, test = load_data_and_model({str(checkpoint)!r})
+        assert type(model).__name__ == "PRISM_Mean" and model.scale == 2.0
+        print("loaded")
+    """
+    (tmp_path / "load.py").write_text(textwrap.dedent(code))
+    done = subprocess.run([sys.executable, "load.py"], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert "loaded" in done.stdout, done.stderr[-3000:]
+
+
+def test_plug_refuses_what_it_cannot_wrap():
+    from recbole.model.abstract_recommender import SequentialRecommender
+    from recbole.model.sequential_recommender.sasrec import SASRec
+
+    from recbole_prism import plug
+
+    with pytest.raises(PRISMError, match="no subclass of RecBole's SequentialRecommender"):
+        plug(dict)
+    with pytest.raises(PRISMError, match="SASRec is a name of RecBole's"):
+        plug(SASRec)
+    plugged = plug(type("Bare", (SequentialRecommender,), {}))
+    with pytest.raises(PRISMError, match="carries PRISM already"):
+        plug(plugged)
+
+
+def test_a_backbone_that_looks_nothing_up_is_an_error(build):
+    _, model, _ = build("PRISM_GRU4Rec")
+    model.item_embedding.forward = None
+    sequence = torch.ones(2, 3, dtype=torch.long)
+    base = type(model).__mro__[2]
+    original = base.forward
+    base.forward = lambda self, item_seq, item_seq_len: self.item_embedding.weight[item_seq].sum(1)
+    try:
+        with pytest.raises(PRISMError, match="never called item_embedding"):
+            model(sequence, torch.ones(2))
+        base.forward = lambda self, item_seq, item_seq_len: torch.nn.Embedding.__call__(self.other, item_seq[:, 0])
+        model.other = model.item_embedding
+        del model.item_embedding.forward
+        with pytest.raises(PRISMError, match="not a history"):
+            model(sequence, torch.ones(2))
+    finally:
+        base.forward = original

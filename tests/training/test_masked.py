@@ -1,0 +1,84 @@
+"""BERT4Rec: RecBole's loss, scores and distribution of masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from recbole.data.transform import MaskItemSequence, construct_transform
+from recbole.model.sequential_recommender.bert4rec import BERT4Rec
+from recbole.utils import get_trainer
+
+from recbole_prism.training.masking import MaskItemSequenceFast
+from tests.training.conftest import NO_DROPOUT, assert_same_loss_and_gradients
+
+
+def masked_rows(build, **overrides):
+    """PRISM_BERT4Rec in float64 and rows masked by RecBole's own transform."""
+    config, model, loaders = build("PRISM_BERT4Rec", **{**NO_DROPOUT, "ft_ratio": 0, "mask_ratio": 0.4, **overrides})
+    model = model.double().train()
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.2)
+    dataset = loaders[0]._dataset
+    rows = MaskItemSequence(config)(dataset, dataset[np.arange(len(dataset))])
+    return config, model, rows, loaders
+
+
+@pytest.mark.parametrize("overrides", [{}, {"loss_type": "BPR"}, {"fusion_scope": "causal"}], ids=str)
+def test_loss_and_gradients_are_those_of_recbole(build, fixed_noise, monkeypatch, overrides):
+    _, model, rows, _ = masked_rows(build, **overrides)
+    assert (rows["MASK_INDEX"] == 0).any() and (rows["MASK_INDEX"] > 0).any()
+    monkeypatch.setattr(BERT4Rec, "multi_hot_embed", _double(BERT4Rec.multi_hot_embed))
+    theirs = model.with_expert_losses(BERT4Rec.calculate_loss(model, rows))
+    assert_same_loss_and_gradients(model, model.calculate_loss(rows), theirs)
+
+
+def _double(method):
+    return lambda *args: method(*args).double()
+
+
+def test_scores_are_those_of_recbole(build):
+    _, model, _, loaders = masked_rows(build)
+    model.eval()
+    rows = loaders[2]._dataset[np.arange(len(loaders[2]._dataset))]
+    with torch.no_grad():
+        seq = BERT4Rec.reconstruct_test_data(model, rows["item_id_list"], rows["item_length"])
+        assert torch.equal(model.reconstruct_test_data(rows["item_id_list"], rows["item_length"]), seq)
+        torch.testing.assert_close(model.full_sort_predict(rows), BERT4Rec.full_sort_predict(model, rows))
+        torch.testing.assert_close(model.predict(rows), BERT4Rec.predict(model, rows))
+
+
+@pytest.mark.parametrize("ft_ratio", [0, 1])
+def test_masks_follow_recboles_distribution(build, ft_ratio):
+    config, _, loaders = build("PRISM_BERT4Rec", mask_ratio=0.3, ft_ratio=ft_ratio)
+    dataset = loaders[0]._dataset
+    rows = dataset[np.repeat(np.arange(len(dataset)), 40)]
+    theirs = MaskItemSequence(config)(dataset, dataset[np.repeat(np.arange(len(dataset)), 40)])
+    ours = MaskItemSequenceFast(config)(dataset, rows)
+    n_items = dataset.item_num
+    assert set(ours.columns) == set(theirs.columns)
+    for name in ("Mask_item_id_list", "Pos_item_id", "Neg_item_id", "MASK_INDEX"):
+        assert ours[name].shape == theirs[name].shape and ours[name].dtype == theirs[name].dtype
+    for name in ("MASK_INDEX", "Pos_item_id"):  # how often each place of the padded lists holds something
+        a, b = ((batch[name] > 0).double().mean(0) for batch in (ours, theirs))
+        torch.testing.assert_close(a, b, rtol=0, atol=0.02)
+    share = [((b["Mask_item_id_list"] == n_items).sum(1) / b["item_length"]).mean().item() for b in (ours, theirs)]
+    assert share[0] == pytest.approx(share[1], abs=0.01)
+    real = ours["Pos_item_id"] > 0
+    at = ours["MASK_INDEX"]
+    assert torch.equal(ours["item_id_list"].gather(1, at)[real], ours["Pos_item_id"][real])
+    assert (ours["Mask_item_id_list"].gather(1, at)[real] == n_items).all()
+    negatives, row = ours["Neg_item_id"][real], real.nonzero()[:, 0]
+    full = torch.tensor([len(set(r.tolist()) - {0}) == n_items - 1 for r in ours["item_id_list"]])
+    assert not ((ours["item_id_list"][row] == negatives[:, None]).any(1) & ~full[row]).any()
+    assert negatives.min() >= 1 and negatives.max() < n_items
+
+
+@pytest.mark.parametrize("loss_type", ["CE", "sampled"])
+def test_training_masks_fast_and_the_config_stays_recboles(build, loss_type):
+    config, model, loaders = build("PRISM_BERT4Rec", loss_type=loss_type, epochs=2, num_negatives=8)
+    trainer = get_trainer(config["MODEL_TYPE"], "PRISM_BERT4Rec")(config, model)
+    trainer.fit(loaders[0], loaders[1], verbose=False)
+    assert type(loaders[0].transform) is MaskItemSequenceFast
+    assert type(construct_transform(config)) is MaskItemSequence
+    assert all(np.isfinite(list(trainer.train_loss_dict.values())))

@@ -1,0 +1,96 @@
+"""Packed training through RecBole's Trainer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from recbole.trainer import Trainer
+from recbole.utils import get_trainer
+
+from recbole_prism import PRISMError
+from recbole_prism.training.packing import PackedBatch
+from recbole_prism.training.trainer import PackedTrainer
+
+
+def fit(build, name: str, resume: str | None = None, **overrides):
+    config, model, loaders = build(name, **overrides)
+    trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
+    if resume:
+        trainer.resume_checkpoint(resume)
+    trainer.fit(loaders[0], loaders[1], verbose=False, show_progress=overrides.get("show_progress", False))
+    return trainer
+
+
+@pytest.mark.parametrize("name", ["PRISM_SASRec", "PRISM_GRU4Rec"])
+def test_causal_models_train_packed_by_default(build, name, monkeypatch):
+    seen = []
+    to = PackedBatch.to
+    monkeypatch.setattr(
+        PackedBatch,
+        "to",
+        lambda self, device: seen.append(0 if self.targets is None else len(self)) or to(self, device),
+    )
+    trainer = fit(build, name)
+    assert trainer.packed and sum(seen) == trainer._sequences.trained.sum()
+    assert {"recommendation", "synergy"} <= set(trainer.model.loss_names)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"loss_type": "BPR", "train_neg_sample_args": {"sample_num": 2}},
+        {"loss_type": "sampled", "num_negatives": 8},
+        {"loss_type": "sampled", "num_negatives": 8, "negative_distribution": "uniform"},
+        {"enable_amp": True, "show_progress": True},
+        {"clip_grad_norm": {"max_norm": 0.5}, "weight_decay": 0.01, "learner": "adamw"},
+        {"window_stride": "exact", "learner": "sgd"},
+        {"window_stride": 1, "window_offset": False, "shuffle": False},
+    ],
+    ids=lambda o: ",".join(map(str, o.values())),
+)
+@pytest.mark.parametrize("name", ["PRISM_SASRec", "PRISM_GRU4Rec"])
+def test_what_recbole_offers_works_packed(build, name, overrides):
+    trainer = fit(build, name, epochs=2, **overrides)
+    losses = list(trainer.train_loss_dict.values())
+    assert len(losses) == 2 and all(torch.isfinite(torch.tensor(losses)))
+
+
+@pytest.mark.parametrize("mode", ["packed", "rows"])
+def test_a_resumed_run_equals_an_uninterrupted_one(build, mode):
+    settings = {"training_mode": mode, "stopping_step": 100, "valid_metric": "Recall@20", "topk": [20]}
+    whole = fit(build, "PRISM_SASRec", epochs=4, **settings)
+    half = fit(build, "PRISM_SASRec", epochs=2, **settings)  # every item is among 20, so each epoch is saved
+    resumed = fit(build, "PRISM_SASRec", resume=half.saved_model_file, epochs=4, **settings)
+    assert resumed.start_epoch == 2
+    assert resumed.train_loss_dict == {epoch: whole.train_loss_dict[epoch] for epoch in (2, 3)}
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["SASRec", "GRU4Rec"])
+def test_recboles_own_model_trains_packed_if_asked_and_is_untouched_otherwise(build, name):
+    packed = fit(build, name, training_mode="packed")
+    assert isinstance(packed, PackedTrainer) and packed.packed
+    assert type(fit(build, name, train_neg_sample_args=None)) is Trainer
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "reason"),
+    [
+        ("PRISM_BERT4Rec", {}, "BERT4Rec attends to both sides"),
+        ("PRISM_SASRec", {"fusion_scope": "sequence"}, "fusion_scope: sequence pools the whole row"),
+        ("PRISM_SASRec", {"transform": "crop_itemseq"}, "transform: crop_itemseq"),
+        ("PRISM_GRU4Rec", {"window_stride": 11}, "window_stride: 11 is longer than a window"),
+        ("GRU4Rec", {"window_stride": 0}, "window_stride: 0 is not allowed"),
+    ],
+)
+def test_packed_training_refuses_what_it_cannot_do(build, name, overrides, reason):
+    with pytest.raises(PRISMError, match=reason):
+        build(name, training_mode="packed", **overrides)
+
+
+def test_rows_are_the_default_where_packing_is_impossible(build):
+    for name, overrides in (("PRISM_BERT4Rec", {}), ("PRISM_SASRec", {"fusion_scope": "sequence"})):
+        assert build(name, **overrides)[0]["training_mode"] == "rows"
+    with pytest.raises(PRISMError, match="loss_type: sampled needs training_mode: packed"):
+        build("PRISM_SASRec", loss_type="sampled", fusion_scope="sequence")
