@@ -9,6 +9,7 @@ import sys
 from recbole_prism.command import guarded
 from recbole_prism.errors import suggest
 from recbole_prism.prepare import COMMANDS as PREPARE_COMMANDS
+from recbole_prism.recommend import COMMANDS as RECOMMEND_COMMANDS
 from recbole_prism.version import __version__
 
 COMMANDS: dict[str, tuple[str, str]] = {  # verb: (what it does, module with add_arguments and main)
@@ -16,7 +17,11 @@ COMMANDS: dict[str, tuple[str, str]] = {  # verb: (what it does, module with add
         "versions, what was mended in RecBole, devices, what is missing for which feature",
         "recbole_prism.doctor",
     ),
+    "models": ("the backbones, what each supports, and which cannot be wrapped", "recbole_prism.models.listing"),
     **PREPARE_COMMANDS,
+    **RECOMMEND_COMMANDS,
+    "compare": ("models x datasets x seeds x controls, with tests of significance", "recbole_prism.compare.command"),
+    "tune": ("search hyper-parameters with Optuna, resumable", "recbole_prism.tune"),
 }
 
 

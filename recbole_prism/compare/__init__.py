@@ -1,0 +1,1 @@
+"""Compare models over datasets, seeds and controls; see docs/comparing.md."""

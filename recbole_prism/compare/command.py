@@ -1,0 +1,111 @@
+"""``recbole-prism compare``: models x datasets x seeds x controls, as a table with tests of significance."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from recbole_prism.errors import PRISMError
+
+NOTE = (
+    "* significant over seeds (paired t), † over users (paired bootstrap), p < .05 after Holm's correction, against {}"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("plan", nargs="?", metavar="PLAN.yaml", help="the same as below, as keys of a yaml file")
+    parser.add_argument("--models", help="names separated by commas: SASRec,PRISM_SASRec,Pop")
+    parser.add_argument("--datasets", help="names separated by commas (ml-100k)")
+    parser.add_argument("--seeds", help="how many (5), or which: 7,8,9")
+    parser.add_argument("--controls", help="presets for PRISM models: no_losses,no_projections,only_text,...")
+    parser.add_argument("--baseline", help="what gains and tests are against (the first model)")
+    parser.add_argument("--set", nargs="+", metavar="KEY=VALUE", default=[], help="settings of all runs")
+    parser.add_argument("--metrics", help="columns of the table (those of RecBole's topk and metrics)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side (1)")
+    parser.add_argument("--output", "-o", default="compared", help="folder of runs and tables (compared)")
+    parser.add_argument("--only-tables", action="store_true", help="run nothing, tabulate what is finished")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run what is missing, then print and write the tables; 1 if a run failed."""
+    from recbole_prism.compare import tables
+    from recbole_prism.compare.runner import run_jobs
+    from recbole_prism.features import write_atomically
+
+    if arguments.jobs < 1:
+        raise PRISMError(f"--jobs: {arguments.jobs} is not allowed; must be at least 1")
+    plan = read_plan(arguments)
+    jobs, root = plan.jobs(), Path(arguments.output).resolve()
+    failed = []
+    if not arguments.only_tables:
+        done = iter(range(1, len(jobs) + 1))
+
+        def report(job, what: str) -> None:
+            print(f"[{next(done)}/{len(jobs)}] {job.dataset} {job.label} seed {job.seed}: {what}", flush=True)
+
+        failed = run_jobs(jobs, root, at_once=arguments.jobs, report=report)
+    rows = tables.collect(jobs, root, plan.baseline)
+    if not rows:
+        raise PRISMError(f"{root}: no run is finished, so there is nothing to tabulate")
+    known = list(dict.fromkeys(metric for row in rows for metric in row.values))
+    metrics = _split(arguments.metrics) or known
+    missing = [metric for metric in metrics if metric not in known]
+    if missing:
+        raise PRISMError(f"--metrics: {missing[0]!r} was not measured; there are {', '.join(known)}")
+    formats = {
+        "md": tables.markdown_table(rows, metrics),
+        "tex": tables.latex_table(rows, metrics),
+        "csv": tables.csv_table(rows),
+        "json": tables.json_table(rows),
+    }
+    for suffix, text in formats.items():
+        write_atomically(root / f"table.{suffix}", text.encode())
+    print(f"\n{tables.text_table(rows, metrics)}\n{NOTE.format(plan.baseline)}")
+    print(f"written to {root}/table.csv, .json, .md, .tex")
+    if failed:
+        print(f"{len(failed)} of {len(jobs)} runs failed; the same command tries them again")
+    return 1 if failed else 0
+
+
+def read_plan(arguments: argparse.Namespace):
+    """The yaml file, then what the command line says. Raises PRISMError for unknown keys and names."""
+    import yaml
+
+    from recbole_prism.compare.plan import make_plan
+    from recbole_prism.config import read_yaml
+    from recbole_prism.datasets import check_dataset
+    from recbole_prism.errors import suggest
+
+    keys = ("models", "datasets", "seeds", "controls", "settings", "baseline")
+    given = read_yaml(Path(arguments.plan)) if arguments.plan else {}
+    unknown = [key for key in given if key not in keys]
+    if unknown:
+        raise PRISMError(f"{arguments.plan}: {unknown[0]!r} is unknown{suggest(str(unknown[0]), keys)}")
+    settings = dict(given.get("settings") or {})
+    for text in arguments.set:
+        key, equals, value = text.partition("=")
+        if not (key.isidentifier() and equals):
+            raise PRISMError(f"{text!r}: not understood; settings are written as KEY=VALUE")
+        settings[key] = yaml.safe_load(value)
+    seeds = given.get("seeds", 5)
+    if arguments.seeds:
+        numbers = [int(part) if part.isdigit() else part for part in _split(arguments.seeds)]
+        seeds = numbers if len(numbers) > 1 else numbers[0]
+    models = _split(arguments.models) or given.get("models")
+    if not models:
+        raise PRISMError("nothing to compare; name --models or a plan")
+    plan = make_plan(
+        models,
+        _split(arguments.datasets) or given.get("datasets") or ["ml-100k"],
+        seeds,
+        controls=_split(arguments.controls) or given.get("controls") or [],
+        settings=settings,
+        baseline=arguments.baseline or given.get("baseline"),
+    )
+    for dataset in plan.datasets:
+        check_dataset(dataset, str(settings.get("data_path", "dataset/")))
+    return plan
+
+
+def _split(text: str | None) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()] if text else []

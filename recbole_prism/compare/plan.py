@@ -1,0 +1,142 @@
+"""What is compared: models x datasets x seeds x controls, from the command line or a yaml file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recbole_prism.errors import PRISMError, suggest
+
+# One split for all models, also for those whose RecBole default is another; later keys of the user win.
+SHARED = {
+    "eval_args": {"split": {"LS": "valid_and_test"}, "group_by": "user", "order": "TO", "mode": "full"},
+    "metrics": ["Recall", "NDCG"],
+    "topk": [10, 20],
+    "valid_metric": "NDCG@10",
+    "metric_decimal_place": 6,
+    "show_progress": False,
+}
+
+NO_LOSSES = {"lambda_unique": 0, "lambda_synergy": 0, "lambda_redundancy": 0}
+CONTROLS: dict[str, dict] = {  # what tells a gain of the method from a gain of parameters or features
+    "no_unique_loss": {"lambda_unique": 0},
+    "no_synergy_loss": {"lambda_synergy": 0},
+    "no_redundancy_loss": {"lambda_redundancy": 0},
+    "no_losses": NO_LOSSES,
+    "uniform_gate": {"fusion_temperature": 1e9},  # the softmax of what is divided by so much is uniform
+    "no_projections": {"add_projections": False},
+    "projections_only": {"fusion": "none"},
+    "sum": {"fusion": "sum"},
+    "concat": {"fusion": "concat"},
+    "gate": {"fusion": "gate"},
+    "mlp": {"fusion": "mlp"},  # one MLP with as many parameters as experts and gate
+}
+WITHOUT = "without_"  # without_synergy: that expert and its loss left out
+FEATURES = {"shuffled_features": "shuffled", "noise_features": "noise"}  # made in the run's folder (compare.job)
+ONLY = "only_"  # only_text: that modality alone
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run: a row of the table is (dataset, label), its values are over seeds."""
+
+    dataset: str
+    label: str
+    model: str
+    seed: int
+    settings: dict = field(hash=False)
+    features: str | None = None  # shuffled, noise
+
+    def folder(self, root: Path) -> Path:
+        """Of this run and no other: the name holds a digest of all that is set."""
+        text = json.dumps(
+            [self.model, self.dataset, self.seed, self.settings, self.features], sort_keys=True, default=str
+        )
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        return root / "runs" / self.dataset / self.label / f"seed-{self.seed}-{digest}"
+
+
+@dataclass
+class Plan:
+    """models {label or name: its own settings}; controls apply to PRISM models; settings to all."""
+
+    models: dict[str, dict]
+    datasets: list[str]
+    seeds: list[int]
+    controls: list[str]
+    settings: dict
+    baseline: str
+
+    def jobs(self) -> list[Job]:
+        """Seed by seed, so that a table of all models is there early. Raises PRISMError for unknown names."""
+        from recbole_prism.models.table import MODELS
+        from recbole_prism.run import check_model, plain_defaults
+
+        jobs = []
+        for seed in self.seeds:
+            for dataset in self.datasets:
+                for name, own in self.models.items():
+                    check_model(name)
+                    settings = {**SHARED, **self.settings, **own, "seed": seed}
+                    if name not in MODELS:
+                        settings = {**plain_defaults(name, settings), **settings}
+                    jobs.append(Job(dataset, name, name, seed, settings))
+                    for control in self.controls if name in MODELS else ():
+                        changed = {**settings, **control_settings(control)}
+                        label = f"{name}+{control}"
+                        jobs.append(Job(dataset, label, name, seed, changed, FEATURES.get(control)))
+        return jobs
+
+
+def control_settings(name: str) -> dict:
+    """Settings of a preset. Raises PRISMError with the nearest names."""
+    if name.startswith(ONLY) and name != ONLY:
+        return {"modalities": [name.removeprefix(ONLY)]}
+    if name.startswith(WITHOUT) and name != WITHOUT:
+        return {"experts_off": [name.removeprefix(WITHOUT)]}
+    if name in FEATURES:
+        return {}
+    if name not in CONTROLS:
+        known = [*CONTROLS, *FEATURES, f"{WITHOUT}EXPERT", f"{ONLY}MODALITY"]
+        raise PRISMError(f"control {name!r} is unknown{suggest(name, known)}; there are {', '.join(known)}")
+    return CONTROLS[name]
+
+
+def make_plan(
+    models: list[str] | Mapping[str, Mapping | None],
+    datasets: list[str],
+    seeds: int | list[int],
+    *,
+    controls: list[str] = (),
+    settings: Mapping | None = None,
+    baseline: str | None = None,
+) -> Plan:
+    """A checked plan; ``seeds`` is how many or which; the baseline is the first model unless named."""
+    by_name = models if isinstance(models, Mapping) else dict.fromkeys(models)
+    if isinstance(seeds, int) and not isinstance(seeds, bool):
+        seeds = list(range(1, seeds + 1))
+    for what, values, kind in (("models", list(by_name), str), ("datasets", datasets, str), ("seeds", seeds, int)):
+        if not isinstance(values, list) or not values or not all(isinstance(value, kind) for value in values):
+            raise PRISMError(f"{what}: {values!r} is not allowed; name at least one")
+        if len(set(values)) != len(values):
+            raise PRISMError(f"{what}: {values!r} names one twice")
+    for name, own in by_name.items():
+        if own is not None and not isinstance(own, Mapping):
+            raise PRISMError(f"models: {name} needs its settings as `key: value`, has {own!r}")
+    for control in controls:
+        control_settings(control)
+    plan = Plan(
+        {name: dict(own or {}) for name, own in by_name.items()},
+        list(datasets),
+        list(seeds),
+        list(controls),
+        dict(settings or {}),
+        baseline or next(iter(by_name)),
+    )
+    labels = {job.label for job in plan.jobs()}
+    if plan.baseline not in labels:
+        raise PRISMError(f"baseline {plan.baseline!r} is not compared{suggest(plan.baseline, labels)}")
+    return plan

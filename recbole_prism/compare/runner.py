@@ -1,0 +1,77 @@
+"""Run jobs side by side, each a process with a folder; what is finished is not run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from recbole_prism.compare.plan import Job
+from recbole_prism.errors import PRISMError
+from recbole_prism.features import write_atomically
+
+POLL = 0.1  # seconds
+
+
+def run_jobs(jobs: Iterable[Job], root: Path, *, at_once: int, report: Callable[[Job, str], None]) -> list[Job]:
+    """Run what has no result.json yet, ``at_once`` at a time; returns the jobs that failed.
+
+    ``report`` is told of each job: "finished before", "done in ... s" or "failed: ...". An exception, Ctrl-C included,
+    ends the processes that run; their folders are begun anew the next time.
+    """
+    waiting, running, failed = list(jobs), [], []
+    threads = str(max(1, (os.cpu_count() or 1) // at_once))
+    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **os.environ}
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                job = waiting.pop(0)
+                if (job.folder(root) / "result.json").is_file():
+                    report(job, "finished before")
+                    continue
+                running.append((job, time.monotonic(), _start(job, job.folder(root), environment)))
+            for entry in [entry for entry in running if entry[2].poll() is not None]:
+                running.remove(entry)
+                job, start, _ = entry
+                if (job.folder(root) / "result.json").is_file():
+                    report(job, f"done in {time.monotonic() - start:.0f} s")
+                else:
+                    failed.append(job)
+                    report(job, f"failed: {failure(job.folder(root))}")
+            time.sleep(POLL if running else 0)
+    finally:
+        for _, _, process in running:
+            process.terminate()
+        for _, _, process in running:
+            process.wait()
+    return failed
+
+
+def _start(job: Job, folder: Path, environment: dict[str, str]) -> subprocess.Popen:
+    settings = dict(job.settings)
+    settings["data_path"] = str(Path(settings.get("data_path", "dataset/")).resolve())  # the job runs in its folder
+    settings.setdefault("checkpoint_dir", "saved")
+    config = {"model": job.model, "label": job.label, "dataset": job.dataset, "seed": job.seed}
+    config |= {"features": job.features, "settings": settings}
+    try:
+        write_atomically(folder / "job.json", json.dumps(config, indent=1).encode())
+    except TypeError as error:
+        raise PRISMError(f"{job.label}: its settings cannot be written as JSON ({error})") from error
+    with open(folder / "log.txt", "wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "recbole_prism.compare.job", str(folder)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+
+
+def failure(folder: Path) -> str:
+    """The last line that a job wrote, and where the rest is."""
+    lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "killed before it wrote anything")
+    return f"{last[:300]} ({folder / 'log.txt'})"

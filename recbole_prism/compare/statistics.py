@@ -1,0 +1,120 @@
+"""Is one model better than another: paired tests over seeds and over users, corrected for how many are compared.
+
+Shapes: S seeds, U users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass
+class Comparison:
+    """A model against the baseline on one metric; p-values are two-sided, None where there is nothing to test.
+
+    ``gain`` is relative (None if the baseline is zero); ``interval``: 95 % of the mean difference over users.
+    """
+
+    difference: float
+    gain: float | None
+    p_seeds: float | None = None
+    p_users: float | None = None
+    interval: tuple[float, float] | None = None
+    p_seeds_corrected: float | None = None
+    p_users_corrected: float | None = None
+
+
+def compare_pair(
+    model: Sequence[float],
+    baseline: Sequence[float],
+    *,
+    model_users: np.ndarray | None = None,
+    baseline_users: np.ndarray | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """model, baseline [S]: one value a seed, paired by seed; model_users, baseline_users [U]: means over seeds.
+
+    Raises ValueError if what is paired differs in length.
+    """
+    ours, theirs = np.asarray(model, float), np.asarray(baseline, float)
+    if ours.shape != theirs.shape:
+        raise ValueError(f"{len(ours)} and {len(theirs)} seeds cannot be paired")
+    difference = float(ours.mean() - theirs.mean())
+    comparison = Comparison(difference, difference / float(theirs.mean()) if theirs.mean() else None)
+    comparison.p_seeds = paired_t(ours - theirs)
+    if model_users is not None and baseline_users is not None:
+        if model_users.shape != baseline_users.shape:
+            raise ValueError(f"{len(model_users)} and {len(baseline_users)} users cannot be paired")
+        comparison.p_users, comparison.interval = paired_bootstrap(model_users - baseline_users, seed=seed)
+    return comparison
+
+
+def paired_t(differences: np.ndarray) -> float | None:
+    """Student's paired test on differences [S]; None for fewer than two seeds, or where they do not vary at all."""
+    from scipy.stats import ttest_1samp
+
+    if len(differences) < 2 or np.ptp(differences) == 0:
+        return None
+    return float(ttest_1samp(differences, 0.0).pvalue)
+
+
+def paired_bootstrap(
+    differences: np.ndarray, *, draws: int = 10_000, seed: int = 0, at_once: int = 200
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Two-sided p-value and 95 % interval of the mean of differences [U], by drawing users with replacement.
+
+    p is twice the smaller share of drawn means on either side of zero, at least 2 / draws, at most 1 (1 also where no
+    user differs). None without users.
+    """
+    if not len(differences):
+        return None, None
+    rng, means = np.random.default_rng(seed), np.empty(draws)
+    for start in range(0, draws, at_once):
+        chosen = rng.integers(len(differences), size=(min(at_once, draws - start), len(differences)))
+        means[start : start + len(chosen)] = differences[chosen].mean(1)
+    tail = min((means <= 0).mean(), (means >= 0).mean())
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(min(1.0, max(2 * tail, 2 / draws))), (float(low), float(high))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's correction of a family of p-values; None stays None and does not count."""
+    known = sorted((p, n) for n, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, n) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        corrected[n] = largest
+    return corrected
+
+
+def compare_all(
+    values: Mapping[str, Mapping[int, float]],
+    baseline: str,
+    *,
+    users: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, Comparison]:
+    """Every model against the baseline on one metric: one family for Holm's correction.
+
+    values: {model: {seed: value}}; users: {model: {user: mean over seeds}}. Only seeds and users that both models have
+    are paired; a model that shares no seed with the baseline is left out.
+    """
+    comparisons = {}
+    for name, by_seed in values.items():
+        seeds = sorted(by_seed.keys() & values[baseline].keys())
+        if name == baseline or not seeds:
+            continue
+        pair = [np.array([values[each][seed] for seed in seeds]) for each in (name, baseline)]
+        by_user: list[np.ndarray | None] = [None, None]
+        if users and users.get(name) and users.get(baseline):
+            common = sorted(users[name].keys() & users[baseline].keys())
+            by_user = [np.array([users[each][user] for user in common]) for each in (name, baseline)]
+        comparisons[name] = compare_pair(*pair, model_users=by_user[0], baseline_users=by_user[1])
+    for kind in ("seeds", "users"):
+        corrected = holm([getattr(each, f"p_{kind}") for each in comparisons.values()])
+        for each, p in zip(comparisons.values(), corrected, strict=True):
+            setattr(each, f"p_{kind}_corrected", p)
+    return comparisons

@@ -1,0 +1,183 @@
+"""Load a checkpoint of RecBole's trainer together with the dataset it was trained on.
+
+RecBole's checkpoints are pickles: load only those you trust. A bundle (``recbole-prism export``) needs no such trust.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recbole_prism.errors import PRISMError
+from recbole_prism.recommend.catalogue import Catalogue, Histories, read_titles
+from recbole_prism.recommend.loaded import Loaded, Scaling
+
+
+def load_checkpoint(
+    path: str | Path, *, data_path: str | None = None, title_field: str | None = None, device: str = "cpu"
+) -> Loaded:
+    """Model, items and histories of a checkpoint.
+
+    ``data_path`` replaces the folder of datasets that the checkpoint remembers. Raises PRISMError for files that are no
+    checkpoints, models that are not sequential, and datasets that are not there or not those of the checkpoint.
+    """
+    from recbole.data import create_dataset
+    from recbole.utils import ModelType, get_model
+
+    checkpoint = read_checkpoint(Path(path))
+    config = checkpoint["config"]
+    if config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
+        raise PRISMError(f"{path}: {config['model']} is not a sequential model; only those recommend from a history")
+    _place(config, Path(path), data_path, device)
+    with quiet():
+        dataset = create_dataset(config)
+        frame = None if config["benchmark_filename"] else dataset.inter_feat.copy(deep=False)
+        parts = dataset.build()
+        model = get_model(config["model"])(config, parts[0]).to(device)
+    _load_weights(model, checkpoint, Path(path))
+    catalogue = Catalogue([str(token) for token in dataset.field2id_token[dataset.iid_field]])
+    catalogue.titles = read_titles(
+        Path(config["data_path"]) / f"{config['dataset']}.item",
+        dataset.iid_field,
+        separator=config["field_separator"],
+        title_field=title_field,
+    )
+    return Loaded(
+        model=model.eval(),
+        name=config["model"],
+        settings=dict(config.final_config_dict),
+        catalogue=catalogue,
+        histories=read_histories(dataset, frame, parts),
+        scalings=functools.cache(lambda: _scalings(config, dataset, parts[0], model)),
+        source=str(path),
+        n_users=dataset.user_num,
+    )
+
+
+def read_checkpoint(path: Path) -> dict:
+    """The dict of a RecBole checkpoint, its config with the device and paths of the training run."""
+    if not path.is_file():
+        raise PRISMError(f"{path}: no such checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, ImportError, KeyError, ValueError) as error:
+        raise PRISMError(
+            f"{path}: cannot be read as a checkpoint of RecBole ({' '.join(str(error).split())})"
+        ) from error
+    needed = {"config", "state_dict"}
+    if not isinstance(checkpoint, dict) or not needed <= checkpoint.keys():
+        raise PRISMError(f"{path}: is not a checkpoint of RecBole, which holds {sorted(needed)}")
+    return checkpoint
+
+
+def _place(config, path: Path, data_path: str | None, device: str) -> None:
+    """Point a checkpoint's config at this machine."""
+    config["device"] = torch.device(device)
+    config["single_spec"] = True
+    if data_path is not None:
+        config["data_path"] = str(Path(data_path) / config["dataset"])
+        config.external_config_dict["data_path"] = str(data_path)
+    folder = Path(config["data_path"])
+    names = config["benchmark_filename"]
+    files = [f"{config['dataset']}.{name}.inter" for name in names] if names else [f"{config['dataset']}.inter"]
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing:
+        raise PRISMError(
+            f"{path}: was trained on {config['dataset']!r}, and there is no {folder / missing[0]}; "
+            "say where the dataset is with --data-path, or use an exported bundle"
+        )
+
+
+def _load_weights(model, checkpoint: dict, path: Path) -> None:
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+        model.load_other_parameter(checkpoint.get("other_parameter"))
+    except PRISMError as error:
+        raise PRISMError(f"{path}: {error}") from error
+    except RuntimeError as error:
+        reason = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise PRISMError(
+            f"{path}: the weights do not fit {type(model).__name__} on this dataset ({reason}); "
+            "was it trained on another dataset or with another filtering?"
+        ) from error
+
+
+def read_histories(dataset, frame, parts) -> Histories:
+    """Full sequences in RecBole's own order, and where validation and test begin.
+
+    ``frame`` is ``inter_feat`` before RecBole's augmentation, None for benchmark files, which hold rows: there a user's
+    sequence is the longest row with its target.
+    """
+    n_users = dataset.user_num
+    if frame is None:
+        return _from_rows(dataset, parts)
+    interactions = dataset._dataframe_to_interaction(frame)
+    interactions.sort(by=[dataset.uid_field, dataset.time_field], ascending=True)
+    users = interactions[dataset.uid_field].numpy()
+    lengths = np.bincount(users, minlength=n_users)
+    asked = [np.bincount(part.inter_feat[dataset.uid_field].numpy(), minlength=n_users) for part in parts[1:]]
+    test = np.where(asked[1] > 0, lengths - asked[1], -1)
+    valid = np.where(asked[0] > 0, lengths - asked[1] - asked[0], -1)
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    return Histories(_users(dataset), offsets, interactions[dataset.iid_field].numpy(), valid, test)
+
+
+def _from_rows(dataset, parts) -> Histories:
+    items, lengths = dataset.iid_field + dataset.config["LIST_SUFFIX"], dataset.config["ITEM_LIST_LENGTH_FIELD"]
+    sequences = [np.empty(0, np.int64)] * dataset.user_num
+    first = {n: np.full(dataset.user_num, -1) for n in range(3)}
+    for n, part in enumerate(parts):
+        rows = part.inter_feat
+        for user, history, length, target in zip(
+            rows[dataset.uid_field].tolist(),
+            rows[items].numpy(),
+            rows[lengths].tolist(),
+            rows[dataset.iid_field].tolist(),
+            strict=True,
+        ):
+            if length + 1 > len(sequences[user]):
+                sequences[user] = np.append(history[:length], target)
+            if first[n][user] < 0 or length < first[n][user]:
+                first[n][user] = length
+    offsets = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])])
+    return Histories(_users(dataset), offsets, np.concatenate(sequences), first[1], first[2])
+
+
+def _users(dataset) -> list[str]:
+    return [str(token) for token in dataset.field2id_token[dataset.uid_field]]
+
+
+def _scalings(config, dataset, train, model) -> dict[str, Scaling]:
+    """For features of items that come later."""
+    if not hasattr(model, "modalities"):
+        return {}
+    from recbole_prism.features import scaling_statistics
+    from recbole_prism.modalities import load_modality, modality_sources, trained_items
+
+    scalings = {}
+    for name, source in modality_sources(config).items():
+        aligned = load_modality(config, dataset, name, source)
+        mean, spread = scaling_statistics(aligned, config["feature_scaling"], trained_items(train))
+        scalings[name] = Scaling(config["feature_scaling"], mean, spread)
+    return scalings
+
+
+class quiet:
+    """RecBole logs every step of loading a dataset; a command that answers a question should not."""
+
+    def __enter__(self) -> None:
+        self.disabled = logging.root.manager.disable
+        self.warnings = warnings.catch_warnings()
+        self.warnings.__enter__()
+        warnings.filterwarnings("ignore", module=r"recbole\.")  # of pandas 3, which we exclude
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *exception) -> None:
+        logging.disable(self.disabled)
+        self.warnings.__exit__(*exception)

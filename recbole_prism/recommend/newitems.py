@@ -1,0 +1,91 @@
+"""Items that did not exist at training time: the model's table grows, their embedding zero, their content real."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recbole_prism.errors import PRISMError, suggest
+from recbole_prism.features import Aligned, FeatureFile, read_features
+from recbole_prism.recommend.catalogue import Catalogue
+from recbole_prism.recommend.loaded import Loaded
+from recbole_prism.recommend.standin import build_model, model_features
+
+
+def with_new_items(loaded: Loaded, files: Mapping[str, str | Path]) -> Loaded:
+    """The same model with the items of feature files {modality: path} that it does not know appended to its catalogue.
+
+    They can be recommended and stand in histories. An item may lack a modality. Raises PRISMError if the model ranks by
+    id alone, or if a file is of an unknown modality, of another size, or has no new item.
+    """
+    if loaded.settings.get("score_items") != "content":
+        raise PRISMError(
+            f"{loaded.source}: {loaded.name} scores items by their ids alone, so it cannot rank items that it was not "
+            "trained on; train a PRISM model with score_items: content"
+        )
+    model, tokens = loaded.model, loaded.catalogue.tokens
+    contents = {name: _read(loaded, name, Path(path)) for name, path in files.items()}
+    new = list(dict.fromkeys(t for c in contents.values() for t in c.item_ids if t not in loaded.catalogue.id_of))
+    if not new:
+        raise PRISMError(f"{', '.join(map(str, files.values()))}: no item in it is new to {loaded.source}")
+    scalings = loaded.scalings()
+    features = {
+        name: _appended(aligned, contents.get(name), new, scalings[name], loaded.settings["missing"])
+        for name, aligned in model_features(model, len(tokens)).items()
+    }
+    grown = build_model(
+        loaded.name,
+        loaded.settings,
+        [*tokens, *new],
+        _grown_state(model, len(tokens), len(new)),
+        n_users=loaded.n_users,
+        features=features,
+        device=str(model.device),
+    )
+    catalogue = Catalogue([*tokens, *new], loaded.catalogue.titles)
+    return dataclasses.replace(loaded, model=grown, catalogue=catalogue)
+
+
+def _read(loaded: Loaded, name: str, path: Path) -> FeatureFile:
+    names = loaded.model.modalities.names
+    if name not in names:
+        raise PRISMError(f"{name!r}: no modality of {loaded.source}{suggest(name, names)}; it has {names}")
+    contents = read_features(path)
+    size = getattr(loaded.model.modalities, f"values_{name}").shape[1]
+    if contents.features.shape[1] != size:
+        raise PRISMError(
+            f"{path}: features of size {contents.features.shape[1]}, and {loaded.source} was trained on {name} of size "
+            f"{size}; encode them with the same encoder"
+        )
+    return contents
+
+
+def _appended(aligned: Aligned, contents: FeatureFile | None, new: list[str], scaling, missing: str) -> Aligned:
+    """Scaled features of old items followed by those of the new ones."""
+    values = np.zeros((len(new), aligned.features.shape[1]), np.float32)
+    row_of = {} if contents is None else {token: row for row, token in enumerate(contents.item_ids)}
+    rows = np.array([row_of.get(token, -1) for token in new])
+    covered = rows >= 0
+    if covered.any():
+        values[covered] = scaling(contents.features[rows[covered]].astype(np.float32))
+    if missing == "mean" and not covered.all():
+        values[~covered] = aligned.features[aligned.covered].mean(0)
+        covered[:] = True
+    return Aligned(
+        np.concatenate([aligned.features, values]), np.concatenate([aligned.covered, covered]), aligned.encoder
+    )
+
+
+def _grown_state(model: torch.nn.Module, n_items: int, n_new: int) -> dict[str, torch.Tensor]:
+    """Weights with zero rows for the new items in between the items and a mask token, if there is one."""
+    state = dict(model.state_dict())
+    for key in ("item_embedding.weight", "output_bias"):
+        if key in state:
+            old = state[key]
+            zeros = old.new_zeros((n_new, *old.shape[1:]))
+            state[key] = torch.cat([old[:n_items], zeros, old[n_items:]])
+    return state

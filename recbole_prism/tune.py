@@ -1,0 +1,233 @@
+"""``recbole-prism tune``: Optuna, pruning on the validation metric, resumable, in several processes.
+
+The space is a hyper file of RecBole's format; the test part is never looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from recbole_prism.errors import PRISMError
+from recbole_prism.tune_space import Parameter, find_space, read_space
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+HEARTBEAT = 30  # seconds; a trial that was silent for four of them belonged to a process that died
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", "-m", default="PRISM_SASRec", help="a PRISM or RecBole model (PRISM_SASRec)")
+    parser.add_argument("--dataset", "-d", default="ml-100k", help="a dataset below data_path (ml-100k)")
+    parser.add_argument("--space", default="prism", help="a hyper file of RecBole's format, or one of ours (prism)")
+    parser.add_argument("--trials", type=int, default=50, help="how many in all, those of earlier runs included (50)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side (1)")
+    parser.add_argument("--output", "-o", help="folder of study.db and best.yaml (tuned/MODEL-DATASET)")
+    parser.add_argument("--sampler", choices=["tpe", "random"], default="tpe", help="how values are drawn (tpe)")
+    parser.add_argument("--pruner", choices=["median", "none"], default="median", help="stop weak trials (median)")
+    parser.add_argument("--startup", type=int, default=5, help="whole trials before the first is stopped (5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sampler; trials train with RecBole's seed (0)")
+    parser.add_argument("--config-files", nargs="+", metavar="YAML", default=[], help="settings of every trial")
+    parser.add_argument("--set", nargs="+", metavar="KEY=VALUE", default=[], help="more of them: --set epochs=50")
+    parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run trials until there are enough, then print and write the best."""
+    warnings.filterwarnings("ignore", module=r"recbole_prism\.tune|optuna\.")  # heartbeats are experimental in Optuna
+    try:
+        import optuna
+    except ImportError as error:
+        raise PRISMError("tune needs optuna; pip install optuna") from error
+    from recbole_prism.run import check_model
+
+    for name in ("trials", "jobs"):
+        if getattr(arguments, name) < 1:
+            raise PRISMError(f"--{name}: {getattr(arguments, name)} is not allowed; must be at least 1")
+    check_model(arguments.model)
+    space = read_space(find_space(arguments.space))
+    settings = trial_settings(arguments)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder = Path(arguments.output or Path("tuned") / f"{arguments.model}-{arguments.dataset}")
+    study = open_study(arguments, folder, space, settings)
+    workers = _start_workers(arguments, folder) if arguments.worker == 0 else []
+    try:
+        _work(arguments, study, space, settings)
+        for process in workers:
+            process.wait()
+    finally:
+        for process in workers:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    if arguments.worker == 0:
+        write_best(study, folder, settings)
+        print(study_text(study, folder))
+    return 0
+
+
+def trial_settings(arguments: argparse.Namespace) -> dict:
+    """What every trial shares: files, then ``--set``. Raises PRISMError for what cannot be read."""
+    from recbole_prism.config import read_yaml
+    from recbole_prism.datasets import check_dataset, dataset_yaml
+    from recbole_prism.models.table import MODELS
+    from recbole_prism.run import plain_defaults
+
+    settings: dict = {}
+    for file in arguments.config_files:
+        settings.update(read_yaml(Path(file)))
+    for text in arguments.set:
+        key, equals, value = text.partition("=")
+        if not (key.isidentifier() and equals):
+            raise PRISMError(f"{text!r}: not understood; settings are written as KEY=VALUE")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise PRISMError(f"{text!r}: the value cannot be read ({' '.join(str(error).split())})") from error
+    data_path = str(settings.get("data_path", "dataset/"))
+    check_dataset(arguments.dataset, data_path)
+    if arguments.model not in MODELS:
+        own = dataset_yaml(arguments.dataset, data_path)
+        settings = {**(read_yaml(own) if own else {}), **settings}
+        settings = {**plain_defaults(arguments.model, settings), **settings}
+    return settings
+
+
+def open_study(arguments, folder: Path, space: list[Parameter], settings: dict) -> Study:
+    """The study of the folder, begun or resumed. Raises PRISMError if it was begun with something else."""
+    import optuna
+
+    from recbole_prism.tune_trial import bigger_is_better
+
+    what = {
+        "model": arguments.model,
+        "dataset": arguments.dataset,
+        "settings": settings,
+        "space": [[p.name, p.kind, list(p.values)] for p in space],
+    }
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
+    tried = {**settings, **{parameter.name: parameter.example() for parameter in space}}
+    direction = "maximize" if bigger_is_better(arguments.model, arguments.dataset, tried) else "minimize"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PRISMError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from error
+    storage = optuna.storages.RDBStorage(
+        f"sqlite:///{folder / 'study.db'}",
+        engine_kwargs={"connect_args": {"timeout": 60}},
+        heartbeat_interval=HEARTBEAT,
+        grace_period=4 * HEARTBEAT,
+    )
+    study = optuna.create_study(
+        storage=storage, study_name="tune", direction=direction, load_if_exists=True, pruner=_pruner(arguments)
+    )
+    begun = study.user_attrs.setdefault("digest", digest)
+    study.set_user_attr("digest", begun)
+    if begun != digest:
+        raise PRISMError(
+            f"{folder / 'study.db'}: was begun with another model, dataset, space or settings; "
+            "set them as before, or choose another --output"
+        )
+    optuna.storages.fail_stale_trials(study)
+    # A sampler that is seeded alike in every run and process would draw the same trials again.
+    seed = arguments.seed + 1000 * arguments.worker + len(study.trials)
+    samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+    study.sampler = samplers[arguments.sampler](seed=seed)
+    return study
+
+
+def _pruner(arguments):
+    import optuna
+
+    if arguments.pruner == "none":
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.MedianPruner(n_startup_trials=arguments.startup, n_warmup_steps=0)
+
+
+def _start_workers(arguments, folder: Path) -> list[subprocess.Popen]:
+    command = [sys.executable, "-m", "recbole_prism", "tune", *_same_arguments(arguments), "--output", str(folder)]
+    return [
+        subprocess.Popen([*command, "--worker", str(worker)], stdout=subprocess.DEVNULL)
+        for worker in range(1, arguments.jobs)
+    ]
+
+
+def _same_arguments(arguments) -> list[str]:
+    words = []
+    for name in ("model", "dataset", "space", "trials", "sampler", "pruner", "startup", "seed"):
+        words += [f"--{name}", str(getattr(arguments, name))]
+    for option, values in (("--config-files", arguments.config_files), ("--set", arguments.set)):
+        words += [option, *values] if values else []
+    return words
+
+
+def _work(arguments, study: Study, space: list[Parameter], settings: dict) -> None:
+    """One trial after another, until there are enough in all processes."""
+    from recbole_prism.tune_trial import TrialFailed, run_trial
+
+    def objective(trial: Trial) -> float:
+        drawn = {parameter.name: parameter.draw(trial) for parameter in space}
+        return run_trial(study, trial, arguments.model, arguments.dataset, {**settings, **drawn})
+
+    while _count(study) < arguments.trials:
+        study.optimize(objective, n_trials=1, catch=(TrialFailed,))
+        if arguments.worker == 0:
+            _print_trial(study)
+
+
+def _count(study: Study) -> int:
+    """Trials that are done or under way; one that died with its process does not count."""
+    states = [(trial.state.name, trial.user_attrs) for trial in study.get_trials(deepcopy=False)]
+    return sum(state in ("COMPLETE", "PRUNED", "RUNNING") or "error" in attrs for state, attrs in states)
+
+
+def write_best(study: Study, folder: Path, settings: dict) -> None:
+    """``best.yaml``: the settings of all trials and what the best drew; read it with ``--config_files``."""
+    from recbole_prism.features import write_atomically
+
+    finished = _finished(study)
+    if not finished:
+        raise PRISMError(f"{folder}: no trial was finished, so there is no best one")
+    best = study.best_trial
+    head = f"# trial {best.number} of {len(study.trials)}: validation {best.value:.6f}\n"
+    values = {**settings, **{name: _plain(value) for name, value in best.params.items()}}
+    write_atomically(folder / "best.yaml", (head + yaml.safe_dump(values, sort_keys=False)).encode())
+
+
+def _plain(value):
+    """A drawn list is text in Optuna; in yaml it is a list again."""
+    import ast
+
+    if isinstance(value, str) and value[:1] in "[(":
+        value = ast.literal_eval(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _finished(study: Study) -> list:
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
+
+
+def _print_trial(study: Study) -> None:
+    trial = study.get_trials(deepcopy=False)[-1]
+    value = f"{trial.value:.5f}" if trial.state.name == "COMPLETE" else trial.user_attrs.get("error", "")
+    print(f"trial {trial.number:>3} {trial.state.name.lower():<9}{value}", flush=True)
+
+
+def study_text(study: Study, folder: Path) -> str:
+    """The best trial, and how many there were of which kind."""
+    states = [trial.state.name.lower() for trial in study.get_trials(deepcopy=False)]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    best = study.best_trial
+    lines = [f"\n{len(states)} trials: {counts}", f"best: trial {best.number}, validation {best.value:.5f}"]
+    lines += [f"  {name}: {value}" for name, value in best.params.items()]
+    lines += ["  " + "  ".join(f"{name} {value:.4f}" for name, value in best.user_attrs["valid"].items())]
+    return "\n".join([*lines, f"written to {folder / 'best.yaml'}"])

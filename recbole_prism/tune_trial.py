@@ -1,0 +1,96 @@
+"""One trial: a training run of RecBole whose validation score is reported epoch by epoch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from recbole_prism.errors import PRISMError
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+
+class TrialFailed(Exception):
+    """One trial could not be finished; the others go on."""
+
+
+def bigger_is_better(model: str, dataset: str, settings: dict) -> bool:
+    """Of the validation metric. Raises PRISMError for keys and values that no trial could use."""
+    with own_command_line():
+        return make_config(model, dataset, settings)["valid_metric_bigger"]
+
+
+def make_config(model: str, dataset: str, settings: dict):
+    """RecBole's Config of one trial, quietly."""
+    from recbole_prism.recommend.checkpoint import quiet
+    from recbole_prism.register import register
+
+    register()
+    from recbole.config import Config
+
+    with quiet():
+        return Config(model=model, dataset=dataset, config_dict=dict(settings))
+
+
+@contextmanager
+def own_command_line() -> Iterator[None]:
+    """RecBole reads sys.argv into every Config; our options are not its keys."""
+    argv, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        yield
+    finally:
+        sys.argv = argv
+
+
+def run_trial(study: Study, trial: Trial, model: str, dataset: str, settings: dict) -> float:
+    """Best validation score of one training run, as RecBole's ``objective_function`` makes it, without its test.
+
+    Raises optuna.TrialPruned, TrialFailed, or PRISMError if not a single trial could be finished so far.
+    """
+    import optuna
+
+    try:
+        return _train(trial, model, dataset, settings)
+    except optuna.TrialPruned:
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, PRISMError) else f"{type(error).__name__}: "
+        message = " ".join(f"{kind}{error}".split())
+        trial.set_user_attr("error", message)
+        finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        if not finished:
+            raise PRISMError(f"the first trial failed: {message}") from error
+        raise TrialFailed(message) from error
+
+
+def _train(trial: Trial, model_name: str, dataset: str, settings: dict) -> float:
+    import optuna
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import get_model, get_trainer, init_seed
+
+    from recbole_prism.recommend.checkpoint import quiet
+
+    with own_command_line(), quiet():
+        config = make_config(model_name, dataset, settings)
+        sign = 1 if config["valid_metric_bigger"] else -1
+        init_seed(config["seed"], config["reproducibility"])
+        loaders = data_preparation(config, create_dataset(config))
+        init_seed(config["seed"], config["reproducibility"])
+        model = get_model(config["model"])(config, loaders[0]._dataset).to(config["device"])
+        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+
+        def report(epoch: int, score: float) -> None:
+            trial.report(score, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        score, result = trainer.fit(
+            loaders[0], loaders[1], verbose=False, saved=False, show_progress=False, callback_fn=report
+        )
+    if sign * score == float("-inf") or result is None:
+        raise PRISMError("no validation score; tune needs a validation part and eval_step of at least 1")
+    trial.set_user_attr("valid", {name: float(value) for name, value in result.items()})
+    return float(score)

@@ -1,0 +1,140 @@
+"""Plans say which runs there are; tables say what came out of them."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+
+from recbole_prism import PRISMError
+from recbole_prism.compare import tables
+from recbole_prism.compare.plan import CONTROLS, control_settings, make_plan
+from recbole_prism.config import known_keys
+from recbole_prism.features import read_features
+
+
+@pytest.fixture
+def plan():
+    return make_plan(
+        {"SASRec": {"hidden_size": 32}, "PRISM_SASRec": None, "Pop": None},
+        ["a", "b"],
+        2,
+        controls=["no_losses", "only_text"],
+        settings={"epochs": 3},
+    )
+
+
+def test_a_plan_is_every_combination(plan):
+    jobs = plan.jobs()
+    assert len(jobs) == 2 * 2 * 5 and len({job.folder(tables.Path("x")) for job in jobs}) == 20
+    labels = ["SASRec", "PRISM_SASRec", "PRISM_SASRec+no_losses", "PRISM_SASRec+only_text", "Pop"]
+    assert [job.label for job in jobs[:5]] == labels and jobs[0].seed == 1 and jobs[-1].seed == 2
+    assert jobs[0].settings["hidden_size"] == 32 and "hidden_size" not in jobs[1].settings
+    assert jobs[2].settings["lambda_synergy"] == 0 and jobs[3].settings["modalities"] == ["text"]
+    assert all(job.settings["epochs"] == 3 and job.settings["seed"] == job.seed for job in jobs)
+    assert len({json.dumps(job.settings["eval_args"]) for job in jobs}) == 1
+    assert jobs[0].settings["train_neg_sample_args"] is None
+
+
+def test_another_setting_is_another_folder(plan):
+    before = plan.jobs()[0].folder(tables.Path("x"))
+    plan.settings["epochs"] = 4
+    assert plan.jobs()[0].folder(tables.Path("x")) != before
+
+
+def test_controls_set_known_keys():
+    assert {key for control in CONTROLS.values() for key in control} <= known_keys()
+    assert control_settings("only_image") == {"modalities": ["image"]}
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "noise"])
+def test_control_features_tell_nothing_but_keep_their_scale(settings, data_path, tmp_path, kind):
+    from recbole_prism.compare.controls import write_control_features
+
+    job = {"model": "PRISM_SASRec", "dataset": "tiny", "seed": 1, "features": kind, "settings": settings}
+    written = write_control_features(tmp_path, job)
+    assert set(written) == {"image", "text"}
+    assert write_control_features(tmp_path, job) == written
+    true, control = read_features(data_path / "tiny" / "tiny.text.safetensors"), read_features(written["text"])
+    assert control.item_ids == true.item_ids and not (control.features == true.features).all(1).any()
+    if kind == "shuffled":
+        assert sorted(control.features.tolist()) == sorted(true.features.tolist())
+    np.testing.assert_allclose(control.features.std(), true.features.std(), rtol=0.3)
+    fields = {**job, "settings": {**settings, "modalities": {"kind": "category"}}}
+    with pytest.raises(PRISMError, match="is the field 'category'"):
+        write_control_features(tmp_path, fields)
+
+
+def test_a_uniform_gate_is_uniform(build):
+    import torch
+
+    _, model, _ = build("PRISM_SASRec", **control_settings("uniform_gate"))
+    model.eval()
+    with torch.no_grad():
+        model(torch.tensor([[1, 2, 3] + [0] * 7]), torch.tensor([3]))
+    torch.testing.assert_close(model.expert_weights, torch.full((1, 4), 0.25))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": ["SASReq"]}, "model 'SASReq' is unknown .did you mean 'SASRec'"),
+        ({"models": []}, "models: .* name at least one"),
+        ({"seeds": 0}, "seeds: .* name at least one"),
+        ({"seeds": "x"}, "seeds: 'x' is not allowed"),
+        ({"seeds": [1, 1]}, "names one twice"),
+        ({"controls": ["no_loses"]}, "control 'no_loses' is unknown .did you mean 'no_losses'"),
+        ({"baseline": "Pip"}, "baseline 'Pip' is not compared .did you mean 'Pop'"),
+        ({"models": {"Pop": 3}}, "Pop needs its settings as `key: value`"),
+    ],
+)
+def test_bad_plans_are_refused(change, message):
+    with pytest.raises(PRISMError, match=message):
+        make_plan(**{"models": ["Pop"], "datasets": ["a"], "seeds": 1, **change})
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Three seeds of a baseline and of a model that is better for every user; one run of a third is missing."""
+    plan = make_plan(["Pop", "SASRec", "BPR"], ["d"], 3)
+    rng = np.random.default_rng(0)
+    for job in plan.jobs():
+        if job.label == "BPR" and job.seed == 2:
+            continue
+        folder = job.folder(tmp_path)
+        folder.mkdir(parents=True)
+        better = {"Pop": 0.0, "SASRec": 0.1, "BPR": 0.0001}[job.label]
+        values = rng.random(40) * 0.1 + 0.2 + better
+        np.savez(folder / "users.npz", **{"users": np.array([f"u{n}" for n in range(40)]), "ndcg@10": values})
+        result = {"test": {"ndcg@10": float(values.mean())}, "seconds_per_epoch": 1.5, "parameters": 12_000}
+        (folder / "result.json").write_text(json.dumps({**result, "peak_memory": 2**20 * 300}))
+    return tables.collect(plan.jobs(), tmp_path, "Pop")
+
+
+def test_rows_hold_means_gains_and_tests(rows):
+    pop, sasrec, bpr = rows
+    assert [len(row.values["ndcg@10"]) for row in rows] == [3, 3, 2]
+    assert sasrec.against["ndcg@10"].gain == pytest.approx(0.4, abs=0.05)
+    assert tables.marks(sasrec.against["ndcg@10"]) == "*†" and "†" not in tables.marks(bpr.against["ndcg@10"])
+    assert not pop.against and sasrec.std("ndcg@10") > 0
+    assert tables.ranking(rows, "d", "ndcg@10")["SASRec"] == 1
+    assert all(tables.Path(folder).is_dir() for row in rows for folder in row.runs.values())
+
+
+def test_tables_mark_best_and_second(rows):
+    markdown, latex = tables.markdown_table(rows, ["ndcg@10"]), tables.latex_table(rows, ["ndcg@10"])
+    line = {row.split(" | ")[1]: row for row in markdown.splitlines()[2:]}
+    assert "**0.3" in line["SASRec"] and "**" not in line["Pop"] + line["BPR"]
+    assert sum("<u>0.2" in row for row in line.values()) == 1
+    assert latex.count(r"\textbf{") == 1 and latex.count(r"\underline{") == 1 and r"$\pm$" in latex
+    assert "%" not in latex.replace(r"\%", "")
+    text = tables.text_table(rows, ["ndcg@10"])
+    assert "12,000" in text and "1.50" in text and "300" in text
+
+
+def test_csv_and_json_hold_everything(rows):
+    lines = list(csv.DictReader(io.StringIO(tables.csv_table(rows))))
+    assert [line["model"] for line in lines] == ["Pop", "SASRec", "BPR"] and lines[2]["seeds"] == "2"
+    assert float(lines[1]["p_users_corrected"]) < 0.05 and lines[0]["p_seeds"] == ""
+    assert len(json.loads(tables.json_table(rows))[1]["runs"]) == 3

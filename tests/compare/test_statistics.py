@@ -1,0 +1,61 @@
+"""Tests of significance against what is known of them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbole_prism.compare.statistics import compare_all, compare_pair, holm, paired_bootstrap, paired_t
+
+P = st.lists(st.none() | st.floats(0, 1), max_size=8)
+
+
+def test_holm_of_a_known_family():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, None, 0.9]) == [1.0, None, 1.0]
+
+
+@given(P)
+def test_holm_never_lowers_a_p_value_and_keeps_their_order(values):
+    corrected = holm(values)
+    known = [(p, c) for p, c in zip(values, corrected, strict=True) if p is not None]
+    assert all(p <= c <= 1 for p, c in known)
+    assert all(a[1] <= b[1] for a, b in zip(sorted(known), sorted(known)[1:], strict=False))
+    assert [p is None for p in values] == [c is None for c in corrected]
+
+
+def test_paired_t_is_scipys():
+    from scipy.stats import ttest_rel
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=5), rng.normal(size=5)
+    assert paired_t(a - b) == pytest.approx(ttest_rel(a, b).pvalue)
+    assert paired_t(np.array([1.0])) is None and paired_t(np.zeros(3)) is None
+
+
+def test_bootstrap_finds_a_difference_and_only_where_there_is_one():
+    rng = np.random.default_rng(0)
+    clear, (low, high) = paired_bootstrap(rng.normal(0.5, 1, size=400))
+    assert clear < 0.01 and 0.3 < low < 0.5 < high < 0.7
+    none, (low, high) = paired_bootstrap(rng.normal(0, 1, size=400))
+    assert none > 0.05 and low < 0 < high
+    assert paired_bootstrap(np.zeros(10)) == (1.0, (0.0, 0.0))
+    assert paired_bootstrap(np.empty(0)) == (None, None)
+
+
+def test_bootstrap_p_values_are_uniform_without_a_difference():
+    rng = np.random.default_rng(1)
+    ps = np.array([paired_bootstrap(rng.normal(size=60), draws=500, seed=n)[0] for n in range(200)])
+    assert 0.01 < (ps < 0.05).mean() < 0.11 and 0.4 < ps.mean() < 0.6
+
+
+def test_seeds_and_users_are_paired_by_name():
+    values = {"base": {1: 0.1, 2: 0.2, 3: 0.3}, "new": {3: 0.33, 2: 0.21, 1: 0.12}, "other": {9: 0.5}}
+    users = {"base": {"a": 0.0, "b": 1.0}, "new": {"b": 1.0, "a": 0.5, "c": 9.0}}
+    found = compare_all(values, "base", users=users)
+    assert set(found) == {"new"}
+    assert found["new"].difference == pytest.approx(0.02) and found["new"].gain == pytest.approx(0.1)
+    assert found["new"].p_seeds == found["new"].p_seeds_corrected
+    assert found["new"].interval == pytest.approx((0, 0.5))
+    with pytest.raises(ValueError, match="2 and 1 seeds"):
+        compare_pair([1, 2], [1])

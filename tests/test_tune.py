@@ -1,0 +1,179 @@
+"""Spaces in RecBole's format, and studies that resume, prune and survive failing trials."""
+
+import json
+import subprocess
+import sys
+
+import optuna
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbole_prism import PRISMError
+from recbole_prism.__main__ import main
+from recbole_prism.config import known_keys
+from recbole_prism.tune_space import find_space, read_space
+
+SPACE = """\
+# two that are drawn, and one list
+learning_rate loguniform -7,-4
+fusion_dropout choice [0.1, 0.3]
+expert_hidden_size choice [8,12]
+"""
+
+
+@pytest.fixture
+def arguments(settings, tmp_path):
+    """arguments(**options) of a quick study below tmp_path."""
+    (tmp_path / "space.hyper").write_text(SPACE)
+
+    def make(*more, model="PRISM_GRU4Rec", trials=3, space="space.hyper", **keys):
+        values = {**settings, "eval_step": 1, "epochs": 2, **keys}
+        pairs = [f"{key}={json.dumps(value)}" for key, value in values.items()]  # JSON is yaml
+        return ["tune", f"--model={model}", "--dataset=tiny", f"--trials={trials}", f"--space={tmp_path / space}",
+                f"--output={tmp_path / 'study'}", *more, "--set", *pairs]  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def study(tmp_path):
+    return lambda: optuna.load_study(study_name="tune", storage=f"sqlite:///{tmp_path / 'study' / 'study.db'}")
+
+
+def test_a_study_writes_its_best(arguments, study, tmp_path, capsys):
+    assert main(arguments()) == 0
+    out = capsys.readouterr().out
+    assert "3 trials" in out and "best: trial" in out
+    best = yaml.safe_load((tmp_path / "study" / "best.yaml").read_text())
+    assert best["learning_rate"] == study().best_params["learning_rate"]
+    assert best["expert_hidden_size"] in (8, 12) and best["epochs"] == 2
+    from recbole.config import Config
+
+    again = Config(model="PRISM_GRU4Rec", dataset="tiny", config_file_list=[str(tmp_path / "study" / "best.yaml")])
+    assert again["fusion_dropout"] == best["fusion_dropout"]
+
+
+def test_a_study_resumes_and_counts_all_trials(arguments, study):
+    assert main(arguments(trials=2)) == 0
+    first = [trial.params for trial in study().trials]
+    assert main(arguments(trials=3)) == 0
+    assert len(study().trials) == 3 and [trial.params for trial in study().trials[:2]] == first
+    assert main(arguments(trials=3)) == 0  # nothing left to do
+    assert len(study().trials) == 3
+
+
+def test_a_trial_of_a_dead_process_is_not_counted(arguments, study):
+    assert main(arguments(trials=1)) == 0
+    died = study().ask()
+    study().tell(died, state=optuna.trial.TrialState.FAIL)  # what Optuna's heartbeat makes of it
+    assert main(arguments(trials=2)) == 0
+    assert [trial.state.name for trial in study().trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+def test_a_study_of_something_else_is_refused(arguments, capsys):
+    assert main(arguments(trials=1)) == 0
+    capsys.readouterr()
+    assert main(arguments(trials=2, epochs=3)) == 1
+    err = capsys.readouterr().err
+    assert "was begun with another model, dataset, space or settings" in err and len(err.splitlines()) == 1
+
+
+def test_weak_trials_are_stopped_early(arguments, study, monkeypatch):
+    monkeypatch.setattr("optuna.Trial.should_prune", lambda trial: trial.number > 0)
+    assert main(arguments(trials=3)) == 0
+    assert [trial.state.name for trial in study().trials] == ["COMPLETE", "PRUNED", "PRUNED"]
+    assert list(study().trials[1].intermediate_values) == [0]
+
+
+def test_a_failing_trial_does_not_stop_the_rest(arguments, study, monkeypatch):
+    import recbole_prism.tune_trial as tune_trial
+
+    train = tune_trial._train
+
+    def fail_the_second(trial, *more):
+        if trial.number == 1:
+            raise RuntimeError("out of memory")
+        return train(trial, *more)
+
+    monkeypatch.setattr(tune_trial, "_train", fail_the_second)
+    assert main(arguments(trials=3)) == 0
+    states = [(trial.state.name, trial.user_attrs.get("error")) for trial in study().trials]
+    assert states == [("COMPLETE", None), ("FAIL", "RuntimeError: out of memory"), ("COMPLETE", None)]
+
+
+def test_processes_share_a_study(arguments, study, tmp_path):
+    command = [sys.executable, "-m", "recbole_prism", *arguments("--jobs=2", trials=4, model="SASRec")]
+    (tmp_path / "space.hyper").write_text("learning_rate loguniform -7,-4\n")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    trials = study().trials
+    assert 4 <= len(trials) <= 5 and all(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials)
+    assert len({trial.params["learning_rate"] for trial in trials}) == len(trials)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ("lambda_sinergy choice [1,2]", "lambda_sinergy: known neither to RecBole nor to PRISM_GRU4Rec"),
+        ("learning_rate loguniform -4,-7", "line 1: needs low,high in growing order, has '-4,-7'"),
+        ("learning_rate loguniforn -7,-4", "did you mean 'loguniform'"),
+        ("learning_rate choice __import__('os')", "is no list of values"),
+        ("learning_rate uniform 0,nan", "needs low,high"),
+        ("# nothing", "names no parameter"),
+        ("a uniform 0,1\na uniform 0,1", "line 2: a is there twice"),
+    ],
+)
+def test_bad_spaces_are_one_line_and_exit_code_one(arguments, capsys, tmp_path, space, message):
+    code_arguments = arguments()
+    (tmp_path / "space.hyper").write_text(space + "\n")
+    assert main(code_arguments) == 1
+    err = capsys.readouterr().err
+    assert message in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "study").exists()
+
+
+def test_bad_settings_are_found_before_a_trial(arguments, capsys, tmp_path):
+    assert main(arguments(epochz=3)) == 1
+    assert "did you mean 'epochs'" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+    assert main([*arguments()[:-1], "epochs"]) == 1
+    assert "settings are written as KEY=VALUE" in capsys.readouterr().err
+
+
+def test_our_space_names_known_keys_and_recbole_reads_it():
+    from recbole.trainer import HyperTuning
+
+    space = read_space(find_space("prism"))
+    assert {parameter.name for parameter in space} <= known_keys()
+    recbole = HyperTuning._build_space_from_file(find_space("prism"))
+    assert set(recbole) == {parameter.name for parameter in space}
+    with pytest.raises(PRISMError, match="recbole-prism brings .'prism'."):
+        find_space("prizm")
+
+
+def test_values_are_drawn_as_hyperopt_would(tmp_path):
+    file = tmp_path / "a.hyper"
+    file.write_text("a quniform 10,30,10\nb choice ['[64,64]',[8],None,1.5]\nc loguniform -1,0\n")
+    trial = optuna.trial.FixedTrial({"a": 20.0, "b": "[8]", "c": 0.5})
+    assert [parameter.draw(trial) for parameter in read_space(file)] == [20, "[8]", 0.5]
+
+
+@given(st.text(alphabet="ab choieunfrmlg[]'\",-.0123456789\n#", max_size=80))
+def test_no_space_whatever_crashes(tmp_path_factory, text):
+    file = tmp_path_factory.mktemp("space") / "a.hyper"
+    file.write_text(text)
+    try:
+        assert read_space(file)
+    except PRISMError:
+        pass
+
+
+def test_the_first_trial_failing_ends_the_study(arguments, capsys, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("recbole_prism.tune_trial._train", fail)
+    assert main(arguments()) == 1
+    assert "the first trial failed: RuntimeError: out of memory" in capsys.readouterr().err
