@@ -1,4 +1,4 @@
-# make run    trains PRISM_SASRec on ml-100k with real image and text features; sets everything up first if needed
+# make run    trains PRISM_SASRec on ml-100k with real image and text features, then plain SASRec; sets up first if needed
 # make help   lists the rest
 #
 # PYTHON=/path/to/python names the interpreter for .venv; ARGS="--epochs=1" adds to run, test and bench.
@@ -16,7 +16,7 @@ PIP = $(PY) -m pip --disable-pip-version-check install
 
 help:
 	@echo "make setup   create $(VENV) and install everything at the versions of constraints.txt"
-	@echo "make run     train PRISM_SASRec on ml-100k with image and text features"
+	@echo "make run     train PRISM_SASRec on ml-100k with image and text features, and plain SASRec beside it"
 	@echo "make test    run the tests"
 	@echo "make lint    check style and format (ruff)"
 	@echo "make bench   compare the speed with RecBole's own models"
@@ -26,7 +26,7 @@ setup: $(STAMP)
 	@:
 
 run: $(STAMP)
-	$(PY) run_recbole_prism.py --model=PRISM_SASRec --dataset=ml-100k $(ARGS)
+	$(PY) run_recbole_prism.py --model=PRISM_SASRec,SASRec --dataset=ml-100k --training_mode=packed $(ARGS)
 
 test: $(STAMP)
 	$(PY) -m pytest -q tests $(ARGS)

@@ -29,7 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--model", "-m", default="PRISM_SASRec", help="a PRISM or RecBole model (PRISM_SASRec)")
+    parser.add_argument(
+        "--model", "-m", default="PRISM_SASRec", help="a PRISM or RecBole model, or several: A,B (PRISM_SASRec)"
+    )
     parser.add_argument("--dataset", "-d", default="ml-100k", help="a dataset below data_path (ml-100k)")
     parser.add_argument("--config_files", default="", help="yaml files, separated by spaces, as in RecBole")
     parser.add_argument("--nproc", type=int, default=1, help="processes on this machine (1)")
@@ -47,7 +49,9 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
     unusable = [a for a in rest if not a.startswith("--") or a.count("=") != 1]
     if unusable:
         raise PRISMError(f"{unusable[0]}: not understood; keys are set as --key=value")
-    check_model(arguments.model)
+    models = arguments.model.split(",")
+    for model in models:
+        check_model(model)
     files = [Path(name) for name in arguments.config_files.split()]
     settings = _settings(files, rest)
     data_path = str(settings.get("data_path", "dataset/"))
@@ -59,25 +63,30 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
 
     config.STRICT_COMMAND_LINE = True
     register()
-    config_dict = {}
-    if arguments.model not in MODELS:
-        yaml_file = dataset_yaml(arguments.dataset, data_path)
-        files = [yaml_file, *files] if yaml_file else files
-        config_dict = plain_defaults(arguments.model, settings)
-    result = run(
-        arguments.model,
-        arguments.dataset,
-        [str(file) for file in files],
-        config_dict,
-        nproc=arguments.nproc,
-        world_size=arguments.world_size,
-        ip=arguments.ip,
-        port=arguments.port,
-        group_offset=arguments.group_offset,
-    )
-    if result is not None:  # None on machines other than the first
-        print(summary_text(arguments.model, arguments.dataset, result))
+    results = []
+    for model in models:
+        own_files, config_dict = list(map(str, files)), {}
+        if model not in MODELS:
+            yaml_file = dataset_yaml(arguments.dataset, data_path)
+            own_files = [str(yaml_file), *own_files] if yaml_file else own_files
+            config_dict = plain_defaults(model, settings)
+        processes = {key: getattr(arguments, key) for key in ("nproc", "world_size", "ip", "port", "group_offset")}
+        _close_log()
+        result = run(model, arguments.dataset, own_files, config_dict, **processes)
+        if result is not None:  # None on machines other than the first
+            print(summary_text(model, arguments.dataset, result))
+            results.append(result)
+    if len(results) > 1:
+        print(comparison_text(models, arguments.dataset, results))
     return 0
+
+
+def _close_log() -> None:
+    """Let RecBole open a log of its own for the next model: logging ignores a second set-up."""
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if type(h) in (logging.FileHandler, logging.StreamHandler)]:
+        root.removeHandler(handler)
+        handler.close()
 
 
 def check_model(name: str) -> None:
@@ -190,6 +199,18 @@ def summary_text(model: str, dataset: str, result: dict) -> str:
         lines.append(f"  {'epochs':<16}{summary['epochs']}, {summary['seconds_per_epoch']:.2f} s each")
     lines.append(f"  {'checkpoint':<16}{summary['checkpoint']}")
     lines.append(f"  {'log':<16}{summary['log']}")
+    return "\n".join(lines)
+
+
+def comparison_text(models: list[str], dataset: str, results: list[dict]) -> str:
+    """Test metrics of several models side by side. One run each says little: `recbole-prism compare` takes seeds."""
+    width = max(map(len, models))
+    names = list(results[0]["test_result"])
+    lines = [f"\ntest on {dataset}", " ".join([f"  {'':<{width}}", *(f"{name:>10}" for name in names), "  s / epoch"])]
+    for model, result in zip(models, results, strict=True):
+        values = [f"{result['test_result'][name]:>10.4f}" for name in names]
+        seconds = result["summary"]["seconds_per_epoch"]
+        lines.append(" ".join([f"  {model:<{width}}", *values, f"{seconds or 0:>11.2f}"]))
     return "\n".join(lines)
 
 

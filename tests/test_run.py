@@ -58,6 +58,19 @@ def test_a_run_ends_with_a_summary(run, model, tmp_path):
     assert Path(checkpoint).is_file() and Path(checkpoint).parent == tmp_path / "saved"
 
 
+def test_several_models_run_in_turn_and_stand_in_one_table(settings, tmp_path):
+    keys = [f"--{key}={value}" for key, value in settings.items()]
+    arguments = ["--model=PRISM_SASRec,SASRec", "--dataset=tiny", "--training_mode=packed", *keys]
+    done = command(str(ROOT / "run_recbole_prism.py"), *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = done.stdout[done.stdout.index("test on tiny") :].splitlines()
+    assert [line.split()[0] for line in table[2:]] == ["PRISM_SASRec", "SASRec"]
+    tests = [line.split()[2::2] for line in done.stdout.splitlines() if line.startswith("  test ")]
+    assert [line.split()[1:-1] for line in table[2:]] == tests and tests[0] != tests[1]
+    logs = [Path(line.split()[-1]).read_text() for line in done.stdout.splitlines() if line.startswith("  log ")]
+    assert [log.count("best valid") for log in logs] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
