@@ -36,8 +36,11 @@ RECBOLE_NEEDS = [
 ]
 OURS = ["httpcore>=1.0", "httpx>=0.27", "optuna>=4.0", "orjson>=3.9", "pyarrow>=15", "safetensors>=0.4"]
 HYPEROPT = ["hyperopt>=0.2.7"]
+FIGURES = ["matplotlib>=3.8"]
+PID = ["clarabel>=0.11"]
 CLIP = ["open_clip_torch>=3.0", "pillow>=10.0", "torchvision>=0.19"]
-DEV = ["build>=1.0", "hypothesis>=6.100", "pytest>=8.0", "ruff>=0.15", "setuptools>=77", "wheel>=0.43", *HYPEROPT]
+DEV = ["build>=1.0", "hypothesis>=6.100", "pytest>=8.0", "ruff>=0.15", "setuptools>=77", "wheel>=0.43"]
+DEV += [*FIGURES, *HYPEROPT, *PID]
 
 setup(
     name="recbole-prism",
@@ -61,7 +64,14 @@ setup(
     python_requires=">=3.10",
     # From 3.12 on: `pip install --no-deps recbole==1.2.1` besides (README).
     install_requires=['recbole==1.2.1; python_version < "3.12"', *RECBOLE_NEEDS, *OURS],
-    extras_require={"clip": CLIP, "hyperopt": HYPEROPT, "dev": DEV},
+    extras_require={
+        "clip": CLIP,
+        "ray": ["ray[tune]>=2.40"],
+        "figures": FIGURES,
+        "hyperopt": HYPEROPT,
+        "pid": PID,
+        "dev": DEV,
+    },
     entry_points={"console_scripts": ["recbole-prism=recbole_prism.__main__:main"]},
     packages=[
         *find_packages(include=["recbole_prism", "recbole_prism.*"]),
@@ -73,6 +83,7 @@ setup(
     package_data={
         "recbole_prism.properties": ["**/*.yaml", "**/*.hyper"],
         "recbole_prism.dataset": ["ml-100k/*.safetensors"],
+        "recbole_prism.report": ["*.css", "*.js"],
     },
     include_package_data=False,
     zip_safe=False,

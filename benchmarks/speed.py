@@ -1,12 +1,14 @@
 """RecBole as shipped, RecBole without anomaly detection, and ours: seconds per epoch, evaluation, peak memory.
 
     python benchmarks/speed.py [--data ml-100k FOLDER/amazon-beauty ...] [--models SASRec GRU4Rec BERT4Rec]
-        [--steps 2] [--rounds 2] [--output docs/performance.md]
+        [--steps 2] [--rounds 2] [--rectools PYTHON] [--output docs/performance.md]
 
 Everything runs in this process on one thread and takes turns; seconds are CPU seconds of the process (with a GPU:
 seconds of the clock). An epoch of RecBole takes minutes, so ``--steps`` training steps are timed, ours many times
 as many, and scaled to the steps of an epoch. The least of the rounds counts. Peak memory is that of a process of
 its own that prepares the data, trains these steps and evaluates.
+
+``--rectools`` names an interpreter that has ``rectools[torch]``; its SASRec takes turns too (``rectools_sasrec.py``).
 
 Modalities: the dataset's own text features where there are any, else random ones, 384 wide; and 1280 wide random
 images.
@@ -64,6 +66,7 @@ class Run:
         self.trainer.eval_collector.data_collect(self.train)
         self.packed = config["training_mode"] == "packed"
         self.steps_per_epoch = len(self._batches())
+        self.n_targets = len(self.train._dataset)
         if hasattr(self.trainer, "packed"):
             from recbole_prism.training.masking import use_fast_masking
 
@@ -163,6 +166,20 @@ def loss_rate(n_items: int, hidden_size: int = 64, n_targets: int = 2048) -> flo
     return max(6 * n_targets * n_items * hidden_size / clock(step) / 1e9 for _ in range(5))
 
 
+def rectools_seconds(python: str, data: Path, run: Run, steps: int) -> float:
+    """CPU seconds of RecTools for the targets of our epoch, with so many users a step as give a batch of targets."""
+    import recbole
+
+    home = Path(recbole.__file__).parent / "dataset_example" / data.name
+    home = data if (data / f"{data.name}.inter").exists() else home
+    length, targets = run.trainer.config["MAX_ITEM_LIST_LENGTH"], run.train._dataset.sequences().targets
+    users = max(1, round(run.train.step / np.minimum(targets, length).mean()))
+    script = Path(__file__).with_name("rectools_sasrec.py")
+    command = [python, str(script), str(home / f"{data.name}.inter"), str(users), str(length), str(steps)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    return float(answer) / 1000 * run.n_targets
+
+
 def measure(model: str, data: Path, folder: str, args) -> dict[str, dict[str, float]]:
     """Seconds of an epoch and of an evaluation for every variant, the least of all rounds."""
     variants = [v for v in VARIANTS if not (v == "packed" and model == "BERT4Rec")]
@@ -177,8 +194,12 @@ def measure(model: str, data: Path, folder: str, args) -> dict[str, dict[str, fl
             best[variant]["epoch"] = min(best[variant]["epoch"], run.epoch_seconds(steps))
             if variant != VARIANTS[0]:
                 best[variant]["evaluation"] = min(best[variant]["evaluation"], run.evaluation_seconds())
+        if args.rectools and model == "SASRec":
+            seconds = rectools_seconds(args.rectools, data, runs["packed"], args.steps)
+            best["RecTools"] = min(best.get("RecTools", seconds), seconds)
     best[VARIANTS[0]]["evaluation"] = best[VARIANTS[1]]["evaluation"]
     best["steps"] = {v: runs[v].steps_per_epoch for v in variants}
+    best["targets"] = runs["PRISM"].n_targets
     best["items"] = runs["PRISM"].train._dataset.item_num
     return best
 
@@ -210,18 +231,25 @@ def resident_peak() -> float:
 
 
 def report(model: str, data: Path, result: dict, memory: dict[str, float], peak: float) -> str:
-    rows = [f"### {model}, {data.name} ({result['items']} items)", ""]
-    rows += ["| | s / epoch | steps | / shipped | / off | evaluation s | / RecBole | peak MB | / RecBole |"]
-    rows += ["|" + "---|" * 9]
+    rows = [f"### {model}, {data.name} ({result['items']} items, {result['targets']} targets)", ""]
+    rows += ["| | s / epoch | steps | s / 1000 targets | / shipped | / off | evaluation s | / off | peak MB | / off |"]
+    rows += ["|" + "---|" * 10]
+    thousands = result["targets"] / 1000
     shipped, off = result[VARIANTS[0]], result[VARIANTS[1]]
     for variant, steps in result["steps"].items():
         own = result[variant]
         name = {"packed": f"{model}, packed", "PRISM": f"PRISM_{model}"}.get(variant, variant)
         rows.append(
-            f"| {name} | {own['epoch']:.1f} | {steps} | {own['epoch'] / shipped['epoch']:.3f} "
-            f"| {own['epoch'] / off['epoch']:.3f} | {own['evaluation']:.2f} "
+            f"| {name} | {own['epoch']:.1f} | {steps} | {own['epoch'] / thousands:.4f} "
+            f"| {own['epoch'] / shipped['epoch']:.3f} | {own['epoch'] / off['epoch']:.3f} | {own['evaluation']:.2f} "
             f"| {own['evaluation'] / off['evaluation']:.2f} "
             f"| {memory[variant]:.0f} | {memory[variant] / memory[VARIANTS[1]]:.2f} |"
+        )
+    if "RecTools" in result:
+        seconds = result["RecTools"]
+        rows.append(
+            f"| RecTools SASRec | | | {seconds / thousands:.4f} | {seconds / shipped['epoch']:.3f} "
+            f"| {seconds / off['epoch']:.3f} | | | | |"
         )
     rate = loss_rate(result["items"])
     rows += ["", f"The loss alone: {rate:.0f} GFLOP/s, {rate / peak:.0%} of the {peak:.0f} of a large matrix product."]
@@ -234,6 +262,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["SASRec", "GRU4Rec", "BERT4Rec"])
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rectools", metavar="PYTHON", help="an interpreter with rectools[torch]")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[str, str]] = {  # verb: (what it does, module with add
     "models": ("the backbones, what each supports, and which cannot be wrapped", "recbole_prism.models.listing"),
     **PREPARE_COMMANDS,
     **RECOMMEND_COMMANDS,
+    "synthesize": ("sequences that depend on image and text in a known way", "recbole_prism.synthetic"),
+    "pid": ("bits of the next item that two modalities tell alone, both or together", "recbole_prism.pid"),
     "compare": ("models x datasets x seeds x controls, with tests of significance", "recbole_prism.compare.command"),
     "tune": ("search hyper-parameters with Optuna, resumable", "recbole_prism.tune"),
 }

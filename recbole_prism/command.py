@@ -12,19 +12,23 @@ from pathlib import Path
 from recbole_prism.errors import PRISMError
 
 
-def guarded(work: Callable[[], int], *, debug: bool) -> int:
-    """Run a command; bad input becomes one line on stderr and exit code 1, a traceback only with ``debug``."""
+def guarded(work: Callable[[], int], *, debug: bool, silent: bool = False) -> int:
+    """Run a command; bad input becomes one line on stderr and exit code 1, a traceback only with ``debug``.
+
+    ``silent``: the program that started this one prints the line.
+    """
     try:
         return work()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if not silent:
+            print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1
     except Exception as error:
         if debug:
             traceback.print_exc()
-        else:
+        elif not silent:
             print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
 

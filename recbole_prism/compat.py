@@ -109,18 +109,18 @@ def exhaustive_search() -> str | None:
     import numpy as np
     import recbole.trainer.hyper_tuning as hyper_tuning
 
-    if isinstance(hyper_tuning.np, _View):
+    if isinstance(hyper_tuning.np, View):
         return None
 
     class RandomState(np.random.RandomState):
         def integers(self, *args, **kwargs):
             return self.randint(*args, **kwargs)
 
-    hyper_tuning.np = _View(np, random=_View(np.random, RandomState=RandomState))
+    hyper_tuning.np = View(np, random=View(np.random, RandomState=RandomState))
     return "hyperopt: RecBole's exhaustive search draws from a RandomState that knows integers()"
 
 
-class _View(types.ModuleType):
+class View(types.ModuleType):
     """A module seen with some names replaced, for one importing module only."""
 
     def __init__(self, module: types.ModuleType, **replaced) -> None:

@@ -81,6 +81,7 @@ CHECKS: dict[str, Check] = {
     "lambda_unique": (_is_lambda, "a number of at least 0, or a dict with one for every modality"),
     "lambda_synergy": _number(0),
     "lambda_redundancy": _number(0),
+    "lambda_routing": _number(0),
     "alpha_bottleneck": _number(0),
     "alpha_redundancy": _number(0),
     "alpha_unique": _number(0),
@@ -95,6 +96,8 @@ CHECKS: dict[str, Check] = {
     "window_offset": BOOL,
     "num_negatives": POSITIVE_INT,
     "negative_distribution": _one_of("popularity", "uniform"),
+    "report": BOOL,
+    "resume": (lambda value: value is None or isinstance(value, str), "the path of a checkpoint"),
 }
 
 

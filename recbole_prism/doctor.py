@@ -13,6 +13,7 @@ OPTIONAL = {  # feature: (packages it needs, what to install)
     "encode images and texts": (("open_clip_torch", "torchvision", "pillow"), "recbole-prism[clip]"),
     "download images": (("httpx",), "httpx"),
     "tune with RecBole's HyperTuning": (("hyperopt",), "hyperopt"),
+    "decompose information (pid)": (("clarabel",), "recbole-prism[pid]"),
     "tune with Optuna": (("optuna",), "optuna"),
 }
 

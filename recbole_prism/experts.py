@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_prism.distributed.sharding import batch_spread
+
 
 def expert_names(modalities: list[str]) -> list[str]:
     """Names of the experts in their order, e.g. unique_image, unique_text, synergy, redundancy."""
@@ -60,17 +62,31 @@ class InteractionExperts(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Clean pass, Eq. 1. pooled [T, M, D] -> expert outputs [T, K, D]."""
-        return self.second_layer(self.first_layer(pooled))
+        before_activation = self.first_layer(pooled)
+        return self.second_layer(before_activation, self.draw_kept(before_activation))
 
     def first_layer(self, pooled: Tensor) -> Tensor:
         """Before the activation, all experts side by side: [T, M, D] -> [T, K H]."""
         return torch.addmm(self.bias_in, pooled.flatten(1), self.weight_in.flatten(0, 1))
 
-    def second_layer(self, before_activation: Tensor) -> Tensor:
-        """[T, K H] -> [T, K, D]."""
-        n_experts, hidden, _ = self.weight_out.shape
-        activated = self.dropout(F.gelu(before_activation)).view(-1, n_experts, hidden).transpose(0, 1)
-        return torch.baddbmm(self.bias_out, activated, self.weight_out).transpose(0, 1)
+    def second_layer(self, before_activation: Tensor, kept: Tensor | None = None) -> Tensor:
+        """[..., T, K H] -> [..., T, K, D]; ``kept`` [T, K H] is a dropout mask, None: no dropout."""
+        n_experts, hidden, hidden_size = self.weight_out.shape
+        activated = F.gelu(before_activation)
+        if kept is not None:
+            activated = activated * kept
+        by_expert = activated.view(-1, n_experts, hidden).transpose(0, 1)
+        outputs = torch.baddbmm(self.bias_out, by_expert, self.weight_out).transpose(0, 1)
+        return outputs.reshape(*before_activation.shape[:-1], n_experts, hidden_size)
+
+    def draw_kept(self, before_activation: Tensor) -> Tensor | None:
+        """Dropout mask [T, K H] of hidden features, scaled; None where nothing is dropped.
+
+        The clean and the perturbed passes share it, so that the losses compare inputs and not what dropout hit.
+        """
+        if not self.training or self.dropout.p == 0:
+            return None
+        return self.dropout(torch.ones_like(before_activation))
 
     def draw_noise(self, pooled: Tensor) -> Tensor:
         """r of Eq. 3-4, drawn anew each step: [T, M, D].
@@ -79,18 +95,18 @@ class InteractionExperts(nn.Module):
         """
         noise = torch.randn_like(pooled)
         if self.noise_scale == "match":
-            noise = noise * pooled.detach().std(0, unbiased=False)
+            noise = noise * batch_spread(pooled.detach())
         return noise
 
-    def perturbed(self, pooled: Tensor, clean: Tensor | None = None) -> Tensor:
+    def perturbed(self, pooled: Tensor, clean: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
         """Expert outputs with modality m replaced by noise, for each m (Eq. 3-4): [T, M, D] -> [M, T, K, D].
 
-        ``clean`` is what ``first_layer`` gave for the same histories, if it is at hand.
+        ``clean`` is what ``first_layer`` gave for the same histories, if it is at hand; ``kept`` their dropout mask.
         """
         clean = self.first_layer(pooled) if clean is None else clean
         change = self.draw_noise(pooled) - pooled
         before = torch.baddbmm(clean.expand(len(self.weight_in), -1, -1), change.transpose(0, 1), self.weight_in)
-        return self.second_layer(before.flatten(0, 1)).unflatten(0, before.shape[:2])
+        return self.second_layer(before, kept)
 
     @staticmethod
     def variants(full: Tensor, without: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import csv
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,12 +55,20 @@ def write_atomically(path: str | os.PathLike, payload: bytes) -> None:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(payload)
+        os.chmod(temporary, 0o666 & ~umask())  # mkstemp's is for nobody else
         os.replace(temporary, path)
     except OSError as error:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
         message = f"{path}: cannot be written ({error.strerror}); free some space or choose another folder"
         raise PRISMError(message) from error
+
+
+def umask() -> int:
+    """Permissions that new files of this process lack."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def read_features(path: str | os.PathLike) -> FeatureFile:
@@ -176,7 +184,8 @@ def align(contents: FeatureFile, tokens: Sequence[str], *, path: str | os.PathLi
             f"dataset: {[str(token) for token in tokens[1:4]]}); are these features of another dataset?"
         )
     features = np.zeros((len(tokens), contents.features.shape[1]), dtype=np.float32)
-    features[covered] = contents.features[rows[covered]]
+    for part in blocks(len(rows)):
+        features[part][covered[part]] = contents.features[rows[part][covered[part]]]
     return Aligned(features, covered, contents.metadata.get("encoder", "unknown"))
 
 
@@ -192,7 +201,15 @@ def scale_features(aligned: Aligned, scaling: str, fit_on: np.ndarray) -> np.nda
     if scaling == "unit":
         return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     mean, spread = scaling_statistics(aligned, scaling, fit_on)
-    return np.where(aligned.covered[:, None], (features - mean) / spread, 0.0).astype(np.float32)
+    scaled = np.empty_like(features)
+    for part in blocks(len(features)):
+        scaled[part] = np.where(aligned.covered[part, None], (features[part] - mean) / spread, 0.0)
+    return scaled
+
+
+def blocks(n_rows: int, size: int = 1 << 14) -> Iterator[slice]:
+    """Parts of a table, so that what is computed on the way stays small beside it."""
+    return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
 
 
 def scaling_statistics(aligned: Aligned, scaling: str, fit_on: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -200,8 +217,10 @@ def scaling_statistics(aligned: Aligned, scaling: str, fit_on: np.ndarray) -> tu
     size = aligned.features.shape[1]
     if scaling != "standardize":
         return np.zeros(size, np.float32), np.ones(size, np.float32)
-    sample = aligned.features[aligned.covered & fit_on]
-    if not len(sample):
-        sample = aligned.features[aligned.covered]
-    spread = sample.std(axis=0)
-    return sample.mean(axis=0), np.where(spread > 1e-6, spread, 1.0).astype(np.float32) * np.float32(np.sqrt(size))
+    sampled = aligned.covered & fit_on
+    sampled = sampled if sampled.any() else aligned.covered
+    mean, spread = np.empty(size, np.float32), np.empty(size, np.float32)
+    for columns in blocks(size, 64):
+        sample = aligned.features[:, columns][sampled]
+        mean[columns], spread[columns] = sample.mean(axis=0), sample.std(axis=0)
+    return mean, np.where(spread > 1e-6, spread, 1.0).astype(np.float32) * np.float32(np.sqrt(size))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from recbole_prism.experts import InteractionExperts
 from recbole_prism.fused import Context, Fused
 from recbole_prism.mrdib import Bottleneck, MRdIBFusion
+from recbole_prism.residual import ResidualExperts, routing_loss
 
 
 class Gate(nn.Module):
@@ -61,7 +62,8 @@ class PRISMFusion(nn.Module):
         self, pooled: Tensor, pooled_id: Tensor, select: Tensor | None = None, context: Context | None = None
     ) -> Fused:
         clean = self.experts.first_layer(pooled)
-        outputs = self.experts.second_layer(clean)
+        kept = self.experts.draw_kept(clean)
+        outputs = self.experts.second_layer(clean, kept)
         if self.experts_on is None:
             weights = self.gate(outputs, pooled_id)
         else:
@@ -71,10 +73,13 @@ class PRISMFusion(nn.Module):
         if not self.training or not any(self.loss_weights.values()):
             return Fused(vector, {}, weights)
         if self.compares_predictions:
-            return Fused(vector, {}, weights, self.experts.variants(outputs, self.experts.perturbed(pooled, clean)))
+            return Fused(
+                vector, {}, weights, self.experts.variants(outputs, self.experts.perturbed(pooled, clean, kept))
+            )
         if select is not None:
             pooled, outputs, clean = pooled[select], outputs[select], clean[select]
-        losses = self.experts.losses(outputs, self.experts.perturbed(pooled, clean))
+            kept = kept if kept is None else kept[select]
+        losses = self.experts.losses(outputs, self.experts.perturbed(pooled, clean, kept))
         return Fused(vector, self.weigh(losses), weights)
 
     def losses_on(self, predictions: Tensor) -> dict[str, Tensor]:
@@ -104,6 +109,41 @@ class BottleneckPRISMFusion(PRISMFusion):
         if self.training and self.alpha:
             fused.losses["bottleneck"] = self.alpha * self.bottleneck.divergence(mean, log_variance, available, select)
         return fused
+
+
+class ResidualPRISMFusion(nn.Module):
+    """``prism+residual``: residual experts under PRISM's gate, and a loss that tells the gate which expert knows."""
+
+    def __init__(self, config, modalities: list[str], hidden_size: int) -> None:
+        super().__init__()
+        self.experts = ResidualExperts(
+            modalities,
+            hidden_size,
+            expert_hidden_size=config["expert_hidden_size"],
+            dropout=config["expert_dropout"],
+        )
+        self.names = self.experts.names
+        self.gate = build_gate(config, len(self.names), hidden_size)
+        on = torch.tensor([name not in config["experts_off"] for name in self.names])
+        self.register_buffer("experts_on", None if on.all() else on, persistent=False)
+        self.lambda_routing = float(config["lambda_routing"])
+        self.decoder = nn.Linear(hidden_size, hidden_size) if self.lambda_routing else None
+
+    def forward(self, pooled, pooled_id, select=None, context=None) -> Fused:
+        outputs, missed = self.experts(pooled, pooled_id, select)
+        available = None if self.experts_on is None else self.experts_on.expand(len(outputs), -1)
+        if available is not None:
+            outputs = outputs * available.unsqueeze(-1)
+        weights = self.gate(outputs, pooled_id, available)
+        vector = torch.einsum("tk,tkd->td", weights, outputs)
+        if not self.training:
+            return Fused(vector, {}, weights)
+        losses = {"residual_fit": missed}
+        if self.decoder is not None and context is not None and context.targets is not None:
+            chosen, trusted = (outputs, weights) if select is None else (outputs[select], weights[select])
+            states = self.decoder(chosen)
+            losses["routing"] = self.lambda_routing * routing_loss(states, trusted, context.targets, context.table)
+        return Fused(vector, losses, weights)
 
 
 class NoFusion(nn.Module):
@@ -213,6 +253,7 @@ def _loss_weights(config, modalities: list[str]) -> dict[str, float]:
 FUSIONS = {
     "prism": PRISMFusion,
     "prism+mib": BottleneckPRISMFusion,
+    "prism+residual": ResidualPRISMFusion,
     "mrdib": MRdIBFusion,
     "none": NoFusion,
     "sum": SumFusion,

@@ -151,15 +151,22 @@ class PRISMMixin:
         return ((items > 0) & (items < self.n_contents)).unsqueeze(-1)
 
     def enrich_packed(
-        self, items: Tensor, embedded: Tensor, sum_prefixes: Callable[[Tensor], Tensor], select, targets=None
+        self,
+        items: Tensor,
+        embedded: Tensor,
+        sum_prefixes: Callable[[Tensor], Tensor],
+        select,
+        targets=None,
+        distinct=None,
     ) -> Tensor:
         """Item inputs of packed sequences (scope ``causal``): items [T], embedded [T, D] -> [T, D].
 
         ``sum_prefixes`` sums [T, C] over the positions of the same sequence up to each one; ``select`` [S] names the
-        positions that are trained (None: all), on which expert losses are taken; ``targets`` [S] their next items.
+        positions that are trained (None: all), on which expert losses are taken; ``targets`` [S] their next items;
+        ``distinct``: what ``torch.unique`` says of the items, if it is known.
         """
-        if len(items) < self.n_items:
-            unique, place = torch.unique(items, return_inverse=True)
+        if len(items) < self.n_items and (self.training or torch.is_grad_enabled()):
+            unique, place = distinct or torch.unique(items, return_inverse=True)
             projected, available = self.modalities(unique)
         else:
             place = items

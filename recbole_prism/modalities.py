@@ -30,15 +30,19 @@ class Modalities(nn.Module):
         self.dropout = config["modality_dropout"]
         self.projection = nn.ModuleDict()
         self.missing_vector = nn.ParameterDict()
+        self.coverage: dict[str, np.ndarray] = {}  # bool [N]: has features, whatever ``missing`` makes of it
         trained = trained_items(dataset)
         for name, source in sources.items():
             aligned = load_modality(config, dataset, name, source)
             values = torch.from_numpy(feature_files.scale_features(aligned, config["feature_scaling"], trained))
             covered = torch.from_numpy(aligned.covered)
+            self.coverage[name] = aligned.covered
             _log_coverage(dataset, name, aligned)
+            del aligned
             values, covered = self._fill_missing(name, source, values, covered, dataset, hidden_size)
             extra = n_rows - len(values)
-            self.register_buffer(f"values_{name}", F.pad(values, (0, 0, 0, extra)), persistent=False)
+            values = F.pad(values, (0, 0, 0, extra)) if extra else values
+            self.register_buffer(f"values_{name}", values, persistent=False)
             self.register_buffer(f"covered_{name}", F.pad(covered, (0, extra)), persistent=False)
             self.projection[name] = nn.Linear(values.shape[1], hidden_size)
             nn.init.normal_(self.projection[name].weight, std=config["projection_init"])

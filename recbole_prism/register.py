@@ -23,7 +23,7 @@ def register() -> None:
 
     from recbole_prism import distributed
     from recbole_prism.models import factory
-    from recbole_prism.training import modes
+    from recbole_prism.training import loading, modes
 
     for name in MODELS:
         factory.register_model(name)
@@ -32,6 +32,7 @@ def register() -> None:
         modes.register_plain(name)
     _hook_config()
     distributed.hook(quick_start)
+    loading.hook()
 
 
 def _hook_config() -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recbole_prism.command import guarded, recbole_models
+from recbole_prism.distributed.failures import is_recorded
 from recbole_prism.errors import PRISMError, suggest
 
 DESCRIPTION = """Train and test a model as RecBole's run_recbole.py does.
@@ -22,7 +23,7 @@ Keys of PRISM: properties/model/PRISM.yaml; of RecBole: its documentation."""
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     arguments, rest = build_parser().parse_known_args(argv)
-    return guarded(lambda: _run(arguments, rest), debug=arguments.debug)
+    return guarded(lambda: _run(arguments, rest, argv), debug=arguments.debug, silent=is_recorded())
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,8 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
+def _run(arguments: argparse.Namespace, rest: list[str], argv: list[str] | None) -> int:
     from recbole_prism.datasets import check_dataset, dataset_yaml
+    from recbole_prism.distributed import launch, processes
 
     unusable = [a for a in rest if not a.startswith("--") or a.count("=") != 1]
     if unusable:
@@ -56,6 +58,16 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
     settings = _settings(files, rest)
     data_path = str(settings.get("data_path", "dataset/"))
     check_dataset(arguments.dataset, data_path)
+    if processes.from_environment() is None and (arguments.nproc > 1 or arguments.world_size > 0):
+        launch.launch(
+            launch.command_line(argv),
+            nproc=arguments.nproc,
+            world_size=max(arguments.world_size, arguments.nproc),
+            ip=arguments.ip,
+            port=int(arguments.port),
+            group_offset=arguments.group_offset,
+        )
+        return 0
 
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")  # pandas 3, which we exclude
     from recbole_prism import config
@@ -70,10 +82,9 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
             yaml_file = dataset_yaml(arguments.dataset, data_path)
             own_files = [str(yaml_file), *own_files] if yaml_file else own_files
             config_dict = plain_defaults(model, settings)
-        processes = {key: getattr(arguments, key) for key in ("nproc", "world_size", "ip", "port", "group_offset")}
         _close_log()
-        result = run(model, arguments.dataset, own_files, config_dict, **processes)
-        if result is not None:  # None on machines other than the first
+        result = run(model, arguments.dataset, own_files, config_dict)
+        if result is not None:  # None in all processes but the first
             print(summary_text(model, arguments.dataset, result))
             results.append(result)
     if len(results) > 1:
@@ -124,13 +135,34 @@ def plain_defaults(model: str, settings: dict) -> dict:
     return {"train_neg_sample_args": None} if loss == "CE" else {}
 
 
-def run(model: str, dataset: str, config_files: list[str], config_dict: dict, **processes) -> dict | None:
-    """RecBole's ``run`` and a summary: its result with ``summary`` added. Needs ``register()``."""
+def run(model: str, dataset: str, config_files: list[str], config_dict: dict) -> dict | None:
+    """RecBole's ``run`` and a summary: its result with ``summary`` added. Needs ``register()``.
+
+    Where torchrun or ``--nproc`` started this process it takes its part; all but the first get None.
+    """
     from recbole.quick_start import quick_start
 
+    from recbole_prism import distributed
+    from recbole_prism.report.record import watched
+    from recbole_prism.report.run_page import write_report
+
+    place = distributed.processes.from_environment()
+    if place is not None:
+        return distributed.take_part(place, model, dataset, config_files, config_dict)
+    with recorded_trainers() as trainers, mendable_errors(dataset), watched() as record:
+        result = quick_start.run(model, dataset, config_files, config_dict)
+    trainer = trainers[-1]
+    result["summary"] = summarize(trainer)
+    if trainer.config["report"] is not False:
+        result["summary"]["report"] = write_report(record, trainer, model, dataset, result)
+    return result
+
+
+@contextmanager
+def mendable_errors(dataset: str) -> Iterator[None]:
+    """Errors of RecBole that a user can mend, as PRISMError."""
     try:
-        with recorded_trainers() as trainers:
-            result = quick_start.run(model, dataset, config_files, config_dict, **processes)
+        yield
     except ValueError as error:
         if str(error).startswith("Some feat is empty"):
             raise PRISMError(
@@ -138,14 +170,11 @@ def run(model: str, dataset: str, config_files: list[str], config_dict: dict, **
                 "user_inter_num_interval or item_inter_num_interval"
             ) from error
         raise
-    if result is not None and "summary" not in result:
-        result["summary"] = summarize(trainers[-1])
-    return result
 
 
 @contextmanager
 def recorded_trainers() -> Iterator[list]:
-    """While in force, every trainer that RecBole builds records its epochs and is appended to the list."""
+    """While in force, every trainer that RecBole builds records its epochs, resumes, and is appended to the list."""
     from recbole.quick_start import quick_start
 
     from recbole_prism.training.trainer import RecordingMixin
@@ -162,6 +191,8 @@ def recorded_trainers() -> Iterator[list]:
                 trainer.__class__ = type(type(trainer).__name__, (RecordingMixin, type(trainer)), {})
                 trainer.start_record()
             trainers.append(trainer)
+            if config["resume"]:
+                trainer.resume_checkpoint(config["resume"])
             return trainer
 
         return make_recording_trainer
@@ -199,6 +230,8 @@ def summary_text(model: str, dataset: str, result: dict) -> str:
         lines.append(f"  {'epochs':<16}{summary['epochs']}, {summary['seconds_per_epoch']:.2f} s each")
     lines.append(f"  {'checkpoint':<16}{summary['checkpoint']}")
     lines.append(f"  {'log':<16}{summary['log']}")
+    if summary.get("report"):
+        lines.append(f"  {'report':<16}{summary['report']}")
     return "\n".join(lines)
 
 

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--space", default="prism", help="a hyper file of RecBole's format, or one of ours (prism)")
     parser.add_argument("--trials", type=int, default=50, help="how many in all, those of earlier runs included (50)")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side (1)")
+    parser.add_argument("--ray", metavar="ADDRESS", nargs="?", const="local", help="on a Ray cluster, or one made here")
     parser.add_argument("--output", "-o", help="folder of study.db and best.yaml (tuned/MODEL-DATASET)")
     parser.add_argument("--sampler", choices=["tpe", "random"], default="tpe", help="how values are drawn (tpe)")
     parser.add_argument("--pruner", choices=["median", "none"], default="median", help="stop weak trials (median)")
@@ -58,6 +59,10 @@ def main(arguments: argparse.Namespace) -> int:
     settings = trial_settings(arguments)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = Path(arguments.output or Path("tuned") / f"{arguments.model}-{arguments.dataset}")
+    if arguments.ray:
+        from recbole_prism.tune_ray import search
+
+        return search(arguments, folder, space, settings)
     study = open_study(arguments, folder, space, settings)
     workers = _start_workers(arguments, folder) if arguments.worker == 0 else []
     try:

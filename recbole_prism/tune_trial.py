@@ -53,7 +53,7 @@ def run_trial(study: Study, trial: Trial, model: str, dataset: str, settings: di
     import optuna
 
     try:
-        return _train(trial, model, dataset, settings)
+        return train_trial(trial, model, dataset, settings)
     except optuna.TrialPruned:
         raise
     except Exception as error:
@@ -66,7 +66,7 @@ def run_trial(study: Study, trial: Trial, model: str, dataset: str, settings: di
         raise TrialFailed(message) from error
 
 
-def _train(trial: Trial, model_name: str, dataset: str, settings: dict) -> float:
+def train_trial(trial: Trial, model_name: str, dataset: str, settings: dict) -> float:
     import optuna
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_seed

@@ -96,3 +96,17 @@ def test_one_modality_has_no_uniqueness_loss():
     experts = make(["text"])
     pooled = torch.randn(3, 1, D, dtype=torch.float64)
     assert set(experts.losses(experts(pooled), experts.perturbed(pooled))) == {"synergy", "redundancy"}
+
+
+def test_clean_and_perturbed_passes_drop_the_same_hidden_features(monkeypatch):
+    experts = make(["image", "text"], dropout=0.5).train()
+    torch.manual_seed(2)
+    pooled = torch.randn(5, 2, D, dtype=torch.float64)
+    monkeypatch.setattr(experts, "draw_noise", lambda pooled: pooled)  # replaces a modality by itself
+    clean = experts.first_layer(pooled)
+    kept = experts.draw_kept(clean)
+    full = experts.second_layer(clean, kept)
+    assert sorted(set(kept.flatten().tolist())) == [0.0, 2.0]
+    torch.testing.assert_close(experts.perturbed(pooled, clean, kept), full.expand(2, -1, -1, -1))
+    assert not torch.equal(experts.second_layer(clean, experts.draw_kept(clean)), full)
+    assert experts.eval().draw_kept(clean) is None

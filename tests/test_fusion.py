@@ -28,6 +28,7 @@ SETTINGS = {
     "lambda_unique": 0.1,
     "lambda_synergy": 0.2,
     "lambda_redundancy": 0.3,
+    "lambda_routing": 0.1,
 }
 
 

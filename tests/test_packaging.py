@@ -75,8 +75,9 @@ def run_elsewhere(command: list[str | Path], folder: Path) -> str:
 def test_wheel_holds_every_module_and_yaml_file(files):
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "recbole_prism").rglob("*.py")}
     yamls = {"recbole_prism/" + str(path.relative_to(ROOT)) for path in (ROOT / "properties").rglob("*.yaml")}
+    page = {f"recbole_prism/report/page.{suffix}" for suffix in ("css", "js")}
     assert modules and yamls
-    assert modules | yamls <= files
+    assert modules | yamls | page <= files
 
 
 def test_wheel_holds_the_embedded_features_and_no_other_data(files):

@@ -90,14 +90,14 @@ def test_weak_trials_are_stopped_early(arguments, study, monkeypatch):
 def test_a_failing_trial_does_not_stop_the_rest(arguments, study, monkeypatch):
     import recbole_prism.tune_trial as tune_trial
 
-    train = tune_trial._train
+    train = tune_trial.train_trial
 
     def fail_the_second(trial, *more):
         if trial.number == 1:
             raise RuntimeError("out of memory")
         return train(trial, *more)
 
-    monkeypatch.setattr(tune_trial, "_train", fail_the_second)
+    monkeypatch.setattr(tune_trial, "train_trial", fail_the_second)
     assert main(arguments(trials=3)) == 0
     states = [(trial.state.name, trial.user_attrs.get("error")) for trial in study().trials]
     assert states == [("COMPLETE", None), ("FAIL", "RuntimeError: out of memory"), ("COMPLETE", None)]
@@ -174,6 +174,6 @@ def test_the_first_trial_failing_ends_the_study(arguments, capsys, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("recbole_prism.tune_trial._train", fail)
+    monkeypatch.setattr("recbole_prism.tune_trial.train_trial", fail)
     assert main(arguments()) == 1
     assert "the first trial failed: RuntimeError: out of memory" in capsys.readouterr().err

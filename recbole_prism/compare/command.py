@@ -21,6 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", help="what gains and tests are against (the first model)")
     parser.add_argument("--set", nargs="+", metavar="KEY=VALUE", default=[], help="settings of all runs")
     parser.add_argument("--metrics", help="columns of the table (those of RecBole's topk and metrics)")
+    parser.add_argument("--cold-items", type=float, metavar="SHARE", help="hold this share of items out of training")
+    parser.add_argument(
+        "--figures", action="store_true", help="also write each figure as SVG and PNG (needs matplotlib)"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side (1)")
     parser.add_argument("--output", "-o", default="compared", help="folder of runs and tables (compared)")
     parser.add_argument("--only-tables", action="store_true", help="run nothing, tabulate what is finished")
@@ -32,6 +36,10 @@ def main(arguments: argparse.Namespace) -> int:
     from recbole_prism.compare.runner import run_jobs
     from recbole_prism.features import write_atomically
 
+    if arguments.figures:
+        from recbole_prism.report.drawing import require_matplotlib
+
+        require_matplotlib()
     if arguments.jobs < 1:
         raise PRISMError(f"--jobs: {arguments.jobs} is not allowed; must be at least 1")
     plan = read_plan(arguments)
@@ -61,10 +69,31 @@ def main(arguments: argparse.Namespace) -> int:
     for suffix, text in formats.items():
         write_atomically(root / f"table.{suffix}", text.encode())
     print(f"\n{tables.text_table(rows, metrics)}\n{NOTE.format(plan.baseline)}")
-    print(f"written to {root}/table.csv, .json, .md, .tex")
+    print(f"written to {root}/table.csv, .json, .md, .tex, slices.csv, report.html")
+    write_report(rows, metrics, plan.baseline, root, figures=arguments.figures)
     if failed:
         print(f"{len(failed)} of {len(jobs)} runs failed; the same command tries them again")
     return 1 if failed else 0
+
+
+def write_report(rows: list, metrics: list[str], baseline: str, root: Path, *, figures: bool) -> None:
+    """slices.csv, report.html, and the folder of figures if asked for."""
+    from recbole_prism.features import write_atomically
+    from recbole_prism.report.compare_page import compare_page, compare_panels
+    from recbole_prism.report.results import read_results
+    from recbole_prism.report.slices import csv_slices
+
+    datasets = dict.fromkeys(row.dataset for row in rows)
+    results = [read_results(dataset, [row for row in rows if row.dataset == dataset]) for dataset in datasets]
+    slices = [each for found in results for each in found.slices(baseline)]
+    write_atomically(root / "slices.csv", csv_slices(slices).encode())
+    write_atomically(root / "report.html", compare_page(results, metrics, baseline, root).encode())
+    if figures:
+        from recbole_prism.report.drawing import write_figures
+
+        for found in results:
+            count = write_figures(compare_panels(found, metrics, baseline), root / "figures" / found.dataset)
+            print(f"{count} figures as .svg and .png in {root / 'figures' / found.dataset}")
 
 
 def read_plan(arguments: argparse.Namespace):
@@ -76,7 +105,7 @@ def read_plan(arguments: argparse.Namespace):
     from recbole_prism.datasets import check_dataset
     from recbole_prism.errors import suggest
 
-    keys = ("models", "datasets", "seeds", "controls", "settings", "baseline")
+    keys = ("models", "datasets", "seeds", "controls", "settings", "baseline", "cold_items")
     given = read_yaml(Path(arguments.plan)) if arguments.plan else {}
     unknown = [key for key in given if key not in keys]
     if unknown:
@@ -101,6 +130,7 @@ def read_plan(arguments: argparse.Namespace):
         controls=_split(arguments.controls) or given.get("controls") or [],
         settings=settings,
         baseline=arguments.baseline or given.get("baseline"),
+        cold_items=given.get("cold_items") if arguments.cold_items is None else arguments.cold_items,
     )
     for dataset in plan.datasets:
         check_dataset(dataset, str(settings.get("data_path", "dataset/")))

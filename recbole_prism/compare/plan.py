@@ -27,6 +27,8 @@ CONTROLS: dict[str, dict] = {  # what tells a gain of the method from a gain of 
     "no_redundancy_loss": {"lambda_redundancy": 0},
     "no_losses": NO_LOSSES,
     "uniform_gate": {"fusion_temperature": 1e9},  # the softmax of what is divided by so much is uniform
+    "score_id": {"score_items": "id"},
+    "score_content": {"score_items": "content"},
     "no_projections": {"add_projections": False},
     "projections_only": {"fusion": "none"},
     "sum": {"fusion": "sum"},
@@ -49,13 +51,13 @@ class Job:
     seed: int
     settings: dict = field(hash=False)
     features: str | None = None  # shuffled, noise
+    cold_items: float | None = None
 
     def folder(self, root: Path) -> Path:
         """Of this run and no other: the name holds a digest of all that is set."""
-        text = json.dumps(
-            [self.model, self.dataset, self.seed, self.settings, self.features], sort_keys=True, default=str
-        )
-        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        said = [self.model, self.dataset, self.seed, self.settings, self.features]
+        said += [] if self.cold_items is None else [self.cold_items]
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:10]
         return root / "runs" / self.dataset / self.label / f"seed-{self.seed}-{digest}"
 
 
@@ -69,6 +71,7 @@ class Plan:
     controls: list[str]
     settings: dict
     baseline: str
+    cold_items: float | None = None
 
     def jobs(self) -> list[Job]:
         """Seed by seed, so that a table of all models is there early. Raises PRISMError for unknown names."""
@@ -82,13 +85,20 @@ class Plan:
                     check_model(name)
                     settings = {**SHARED, **self.settings, **own, "seed": seed}
                     if name not in MODELS:
-                        settings = {**plain_defaults(name, settings), **settings}
-                    jobs.append(Job(dataset, name, name, seed, settings))
+                        settings = {**plain_defaults(name, settings), **packed_defaults(name, settings), **settings}
+                    jobs.append(Job(dataset, name, name, seed, settings, None, self.cold_items))
                     for control in self.controls if name in MODELS else ():
                         changed = {**settings, **control_settings(control)}
                         label = f"{name}+{control}"
-                        jobs.append(Job(dataset, label, name, seed, changed, FEATURES.get(control)))
+                        jobs.append(Job(dataset, label, name, seed, changed, FEATURES.get(control), self.cold_items))
         return jobs
+
+
+def packed_defaults(model: str, settings: dict) -> dict:
+    """RecBole's own backbones train packed too where they can: the same losses, and costs that compare."""
+    from recbole_prism.training.modes import CAUSAL, why_not_packed
+
+    return {"training_mode": "packed"} if model in CAUSAL and not why_not_packed(settings, model) else {}
 
 
 def control_settings(name: str) -> dict:
@@ -113,8 +123,10 @@ def make_plan(
     controls: list[str] = (),
     settings: Mapping | None = None,
     baseline: str | None = None,
+    cold_items: float | None = None,
 ) -> Plan:
-    """A checked plan; ``seeds`` is how many or which; the baseline is the first model unless named."""
+    """A checked plan; ``seeds`` is how many or which; the baseline is the first model unless named; ``cold_items``: the
+    share of items held out of training."""
     by_name = models if isinstance(models, Mapping) else dict.fromkeys(models)
     if isinstance(seeds, int) and not isinstance(seeds, bool):
         seeds = list(range(1, seeds + 1))
@@ -128,6 +140,8 @@ def make_plan(
             raise PRISMError(f"models: {name} needs its settings as `key: value`, has {own!r}")
     for control in controls:
         control_settings(control)
+    if cold_items is not None and not (isinstance(cold_items, (int, float)) and 0 < cold_items < 1):
+        raise PRISMError(f"cold_items: {cold_items!r} is not allowed; must be a number between 0 and 1")
     plan = Plan(
         {name: dict(own or {}) for name, own in by_name.items()},
         list(datasets),
@@ -135,6 +149,7 @@ def make_plan(
         list(controls),
         dict(settings or {}),
         baseline or next(iter(by_name)),
+        cold_items,
     )
     labels = {job.label for job in plan.jobs()}
     if plan.baseline not in labels:

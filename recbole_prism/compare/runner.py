@@ -9,12 +9,22 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from recbole_prism.compare.plan import Job
 from recbole_prism.errors import PRISMError
 from recbole_prism.features import write_atomically
 
 POLL = 0.1  # seconds
+
+
+class Running(NamedTuple):
+    """A process at work on a job, since ``start``, on a GPU if there is one."""
+
+    job: Job
+    start: float
+    process: subprocess.Popen
+    gpu: str | None
 
 
 def run_jobs(jobs: Iterable[Job], root: Path, *, at_once: int, report: Callable[[Job, str], None]) -> list[Job]:
@@ -24,8 +34,9 @@ def run_jobs(jobs: Iterable[Job], root: Path, *, at_once: int, report: Callable[
     ends the processes that run; their folders are begun anew the next time.
     """
     waiting, running, failed = list(jobs), [], []
-    threads = str(max(1, (os.cpu_count() or 1) // at_once))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // at_once))
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **os.environ}
+    gpus = visible_gpus()
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
@@ -33,30 +44,49 @@ def run_jobs(jobs: Iterable[Job], root: Path, *, at_once: int, report: Callable[
                 if (job.folder(root) / "result.json").is_file():
                     report(job, "finished before")
                     continue
-                running.append((job, time.monotonic(), _start(job, job.folder(root), environment)))
-            for entry in [entry for entry in running if entry[2].poll() is not None]:
-                running.remove(entry)
-                job, start, _ = entry
+                gpu = next_gpu(gpus, [each.gpu for each in running])
+                process = _start(job, job.folder(root), environment, gpu)
+                running.append(Running(job, time.monotonic(), process, gpu))
+            for ended in [each for each in running if each.process.poll() is not None]:
+                running.remove(ended)
+                job = ended.job
                 if (job.folder(root) / "result.json").is_file():
-                    report(job, f"done in {time.monotonic() - start:.0f} s")
+                    report(job, f"done in {time.monotonic() - ended.start:.0f} s")
                 else:
                     failed.append(job)
                     report(job, f"failed: {failure(job.folder(root))}")
             time.sleep(POLL if running else 0)
     finally:
-        for _, _, process in running:
-            process.terminate()
-        for _, _, process in running:
-            process.wait()
+        for each in running:
+            each.process.terminate()
+        for each in running:
+            each.process.wait()
     return failed
 
 
-def _start(job: Job, folder: Path, environment: dict[str, str]) -> subprocess.Popen:
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that jobs may use: those of CUDA_VISIBLE_DEVICES, else all there are."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        return [name.strip() for name in allowed.split(",") if name.strip()]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def next_gpu(gpus: list[str], taken: list[str | None]) -> str | None:
+    """The GPU with the fewest running jobs, None without any."""
+    return min(gpus, key=taken.count) if gpus else None
+
+
+def _start(job: Job, folder: Path, environment: dict[str, str], gpu: str | None) -> subprocess.Popen:
     settings = dict(job.settings)
+    if gpu is not None:
+        settings.setdefault("gpu_id", gpu)  # RecBole sets CUDA_VISIBLE_DEVICES to this
     settings["data_path"] = str(Path(settings.get("data_path", "dataset/")).resolve())  # the job runs in its folder
     settings.setdefault("checkpoint_dir", "saved")
     config = {"model": job.model, "label": job.label, "dataset": job.dataset, "seed": job.seed}
-    config |= {"features": job.features, "settings": settings}
+    config |= {"features": job.features, "cold_items": job.cold_items, "settings": settings}
     try:
         write_atomically(folder / "job.json", json.dumps(config, indent=1).encode())
     except TypeError as error:

@@ -86,7 +86,7 @@ def read_users(folder: Path) -> dict[str, dict[str, float]]:
         return {
             metric: dict(zip(users.tolist(), (np.bincount(place, arrays[metric]) / counts).tolist(), strict=True))
             for metric in arrays.files
-            if metric != "users"
+            if "@" in metric
         }
 
 
@@ -149,8 +149,8 @@ def markdown_table(rows: list[Row], metrics: list[str]) -> str:
     head = headers(metrics)
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
-        styled = _styled(rows, row, metrics, "**{}**", "<u>{}</u>")
-        lines.append("| " + " | ".join([row.dataset, row.label, *styled]) + " |")
+        texts = styled(rows, row, metrics, "**{}**", "<u>{}</u>")
+        lines.append("| " + " | ".join([row.dataset, row.label, *texts]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -160,12 +160,13 @@ def latex_table(rows: list[Row], metrics: list[str]) -> str:
     lines = [r"\begin{tabular}{ll" + "r" * (len(head) - 2) + "}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
     for row in rows:
         escaped = [_latex(cell) for cell in cells(row, metrics)]
-        styled = _styled(rows, row, metrics, r"\textbf{{{}}}", r"\underline{{{}}}", escaped)
-        lines.append(" & ".join([_latex(row.dataset), _latex(row.label), *styled]) + r" \\")
+        texts = styled(rows, row, metrics, r"\textbf{{{}}}", r"\underline{{{}}}", escaped)
+        lines.append(" & ".join([_latex(row.dataset), _latex(row.label), *texts]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def _styled(rows, row, metrics, best: str, second: str, texts: list[str] | None = None) -> list[str]:
+def styled(rows, row, metrics, best: str, second: str, texts: list[str] | None = None) -> list[str]:
+    """Cells of a row, those of the best and the second best mean of each metric in the given formats."""
     texts = list(texts or cells(row, metrics))
     for n, metric in enumerate(metrics):
         place = ranking(rows, row.dataset, metric).get(row.label)

@@ -42,7 +42,7 @@ BACKBONES: dict[str, Backbone] = {
     "BERT4Rec": Backbone(own_file=True),
     "Caser": Backbone(),
     "CORE": Backbone(losses=("CE",)),
-    "FDSA": Backbone(needs=ITEM_FIELDS, **PAST),
+    "FDSA": Backbone(needs=ITEM_FIELDS, **PACKED),
     "FEARec": Backbone(
         rows="SequentialDataset",  # compares histories that RecBole keeps with every row
         defaults={"contrast": "us_x", "tau": 1, "sim": "dot"},  # read by its code, absent from its yaml
@@ -51,7 +51,7 @@ BACKBONES: dict[str, Backbone] = {
     "GCSAN": Backbone(**GRAPH),
     "GRU4Rec": Backbone(own_file=True, **PACKED),
     "GRU4RecCPR": Backbone(losses=("CE",), needs="full-sort evaluation", **PAST),
-    "GRU4RecF": Backbone(needs=ITEM_FIELDS, **PAST),
+    "GRU4RecF": Backbone(needs=ITEM_FIELDS, **PACKED),
     "GRU4RecKG": Backbone(
         rows="GRU4RecKGDataset",
         needs=KNOWLEDGE,
@@ -68,7 +68,7 @@ BACKBONES: dict[str, Backbone] = {
     "S3Rec": Backbone(needs="item_attribute: a field of the .item file; train_stage pretrain, then finetune"),
     "SASRec": Backbone(own_file=True, **PACKED),
     "SASRecCPR": Backbone(losses=("CE",), needs="full-sort evaluation", **PAST),
-    "SASRecF": Backbone(needs=ITEM_FIELDS, **PAST),
+    "SASRecF": Backbone(needs=ITEM_FIELDS, **PACKED),
     "SHAN": Backbone(),
     "SINE": Backbone(),
     "SRGNN": Backbone(**GRAPH),

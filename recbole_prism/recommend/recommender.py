@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recbole_prism.errors import PRISMError
 from recbole_prism.recommend.loaded import Loaded
-from recbole_prism.recommend.scoring import Scorer
+from recbole_prism.recommend.scoring import Scorer, best_items
 
 
 class Recommendation(NamedTuple):
@@ -170,8 +170,8 @@ class Recommender:
                 some = [histories[row] for row in rows]
                 owner = np.repeat(np.arange(len(rows)), [len(history) for history in some])
                 scores[torch.from_numpy(owner), torch.from_numpy(np.concatenate(some))] = -torch.inf
-            best = torch.topk(scores, k)
-            ids[rows], values[rows] = best.indices.cpu().numpy(), best.values.float().cpu().numpy()
+            best, columns = best_items(scores, k)
+            ids[rows], values[rows] = columns.cpu().numpy(), best.float().cpu().numpy()
         return ids, values
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from recbole_prism.errors import PRISMError
+from recbole_prism.features import umask
 
 COLUMNS = ("user", "rank", "item", "score", "title")
 Row = tuple[str, int, str, float, str]
@@ -34,7 +35,7 @@ def table(path: Path) -> Iterator[Callable[[list[Row]], None]]:
     try:
         with WRITERS[path.suffix](temporary) as append:
             yield append
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
     except OSError as error:
         raise PRISMError(f"{path}: cannot be written ({error.strerror or error})") from error
@@ -95,9 +96,3 @@ def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
         raise PRISMError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

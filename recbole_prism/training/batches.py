@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from torch import Tensor
 
+from recbole_prism.distributed.sharding import own_share
 from recbole_prism.training.packing import GROUP_GROWTH, PackedBatch, Sequences, Windows, cut_windows, pack
 
 
@@ -14,7 +15,7 @@ class PackedBatches:
     """The training batches of one epoch, in the place of RecBole's train loader.
 
     ``batch_size`` counts targets. The order depends on seed and epoch alone, so a resumed run draws what an
-    uninterrupted one would. Of several processes each takes every ``world_size``-th batch, all as many.
+    uninterrupted one would. Of several processes each takes its share of the targets of every batch.
     """
 
     shuffle = False  # RecBole's Trainer need not tell a sampler the epoch
@@ -46,34 +47,37 @@ class PackedBatches:
         kept = np.flatnonzero(n_targets)
         if shuffle:
             kept = generator.permutation(kept)
-        if 0 < len(kept) < world_size:
-            kept = np.resize(kept, world_size)
         self.windows = Windows(*(part[kept] for part in windows))
-        self.bounds = _equal_parts(n_targets[kept], batch_size, world_size)
-        self.numbers = range(rank, len(self.bounds) - 1, world_size)
+        self.n_targets = n_targets[kept]
+        self.bounds = _equal_parts(self.n_targets, batch_size)
+        self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.bounds) - 1
 
     def __iter__(self) -> Iterator[PackedBatch]:
         sequences = self.sequences
-        for number in self.numbers:
-            part = slice(self.bounds[number], self.bounds[number + 1])
+        for begin, end in zip(self.bounds[:-1], self.bounds[1:], strict=True):
+            part, weight = slice(begin, end), None
+            if self.world_size > 1:
+                own, weight = own_share(self.n_targets[part], self.rank, self.world_size)
+                part = begin + own
             chosen = Windows(*(values[part] for values in self.windows))
             batch = pack(sequences.items, chosen, sequences.trained, self.growth)
+            batch.weight = weight
             if self.sample_negatives is not None:
                 batch.negatives = self.sample_negatives(batch.target_index)
             yield batch
 
 
-def _equal_parts(sizes: np.ndarray, batch_size: int, multiple: int) -> np.ndarray:
-    """Bounds [n + 1] of n runs of windows with about equal sums of ``sizes`` [W]; n is a multiple of ``multiple``.
+def _equal_parts(sizes: np.ndarray, batch_size: int) -> np.ndarray:
+    """Bounds [n + 1] of n runs of windows with about equal sums of ``sizes`` [W].
 
     No run is empty, and none exceeds ``batch_size`` by more than a window.
     """
     reached = np.cumsum(sizes)
     n_parts = max(1, -(-int(reached[-1]) // batch_size)) if len(sizes) else 0
-    n_parts = min(-(-n_parts // multiple), len(sizes) // multiple) * multiple
+    n_parts = min(n_parts, len(sizes))
     number = np.arange(1, n_parts)
     cuts = np.searchsorted(reached, number * (reached[-1] / max(n_parts, 1)) if len(sizes) else number)
     cuts = (

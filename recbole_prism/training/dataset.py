@@ -13,12 +13,13 @@ from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 
 from recbole_prism.errors import PRISMError
+from recbole_prism.training.loading import FastLoading
 from recbole_prism.training.packing import Sequences, Windows
 
 PLACE = "place_in_base"  # column of inter_feat: where the row's target stands in ``base_feat``
 
 
-class PrefixDataset(SequentialDataset):
+class PrefixDataset(FastLoading, SequentialDataset):
     """RecBole's rows, their lists made when asked for: ``dataset[index]`` equals a RecBole dataset's.
 
     ``base_feat`` holds every interaction once, in order of user and time, and is shared by the parts of a split. The

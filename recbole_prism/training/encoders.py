@@ -24,7 +24,8 @@ def item_inputs(model: nn.Module, batch: PackedBatch) -> Tensor:
     table = model.item_embedding
     embedded = F.embedding(batch.items, table._parameters["weight"], padding_idx=table.padding_idx)
     if hasattr(model, "enrich_packed"):
-        embedded = model.enrich_packed(batch.items, embedded, batch.sum_prefixes, batch.select, batch.targets)
+        distinct = None if batch.unique is None else (batch.unique, batch.place)
+        embedded = model.enrich_packed(batch.items, embedded, batch.sum_prefixes, batch.select, batch.targets, distinct)
     return embedded
 
 
@@ -33,10 +34,12 @@ def encode_sasrec(model: nn.Module, batch: PackedBatch) -> Tensor:
     return encode_transformer(model, item_inputs(model, batch), batch, causal=True)
 
 
-def encode_transformer(model: nn.Module, inputs: Tensor, batch: PackedBatch, *, causal: bool) -> Tensor:
-    """Positions, norm and layers of RecBole's SASRec and BERT4Rec: inputs [T, D] -> [S, D]."""
+def encode_transformer(
+    model: nn.Module, inputs: Tensor, batch: PackedBatch, *, causal: bool, encoder: nn.Module | None = None
+) -> Tensor:
+    """Positions, norm and layers (``trm_encoder``) as RecBole's transformers have them: inputs [T, D] -> [S, D]."""
     x = model.dropout(model.LayerNorm(inputs + F.embedding(batch.positions, model.position_embedding.weight)))
-    layers = list(model.trm_encoder.layer)
+    layers = list((encoder or model.trm_encoder).layer)
     for number, layer in enumerate(layers):
         x = _transformer_layer(layer, x, batch, causal=causal, is_last=number == len(layers) - 1)
     return x if layers else batch.selected(x)
@@ -102,6 +105,8 @@ def _mix(attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: 
     dropout = attention.attn_dropout
     if query.is_cuda:
         p = dropout.p if dropout.training else 0.0
+        if mask is not None and mask.dim() == 2:  # the causal one, for which there are kernels without a mask
+            return F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=p)
         mask = None if mask is None else mask.expand(len(query), 1, query.shape[2], key.shape[2])
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=p)
     scores = torch.matmul(query * (1 / math.sqrt(query.shape[-1])), key.transpose(-1, -2))
@@ -111,10 +116,51 @@ def _mix(attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: 
 
 
 def encode_gru4rec(model: nn.Module, batch: PackedBatch) -> Tensor:
-    """RecBole's GRU4Rec. The recurrence runs on padded length groups; padding lies after what it could change."""
-    x = model.emb_dropout(item_inputs(model, batch))
-    states = join([group.unpad(model.gru_layers(group.pad(x))[0]) for group in batch.groups])
-    return model.dense(batch.selected(states))
+    """RecBole's GRU4Rec."""
+    return model.dense(batch.selected(_recur(model.gru_layers, model.emb_dropout(item_inputs(model, batch)), batch)))
 
 
-PACKED = {"SASRec": encode_sasrec, "GRU4Rec": encode_gru4rec}
+def _recur(layers: nn.GRU, x: Tensor, batch: PackedBatch) -> Tensor:
+    """[T, C] -> [T, H], on padded length groups; padding lies after what it could change."""
+    return join([group.unpad(layers(group.pad(x))[0]) for group in batch.groups])
+
+
+def item_fields(model: nn.Module, batch: PackedBatch) -> Tensor:
+    """The embedded fields of every token's item: [T, fields, D]."""
+    sparse, dense = model.feature_embed_layer(None, batch.items.unsqueeze(0))
+    return torch.cat([part["item"] for part in (sparse, dense) if part["item"] is not None], dim=-2).squeeze(0)
+
+
+def encode_sasrecf(model: nn.Module, batch: PackedBatch) -> Tensor:
+    """RecBole's SASRecF: items and their fields side by side, through one layer."""
+    inputs = torch.cat([item_inputs(model, batch), item_fields(model, batch).flatten(1)], dim=1)
+    return encode_transformer(model, model.concat_layer(inputs), batch, causal=True)
+
+
+def encode_gru4recf(model: nn.Module, batch: PackedBatch) -> Tensor:
+    """RecBole's GRU4RecF: a recurrence over items and one over their fields."""
+    items = _recur(model.item_gru_layers, model.dropout(item_inputs(model, batch)), batch)
+    fields = _recur(model.feature_gru_layers, item_fields(model, batch).flatten(1), batch)
+    return model.dense_layer(batch.selected(torch.cat([items, fields], dim=1)))
+
+
+def encode_fdsa(model: nn.Module, batch: PackedBatch) -> Tensor:
+    """RecBole's FDSA: a transformer over items and one over their fields."""
+    fields = model.feature_att_layer(item_fields(model, batch).unsqueeze(0))[0].squeeze(0)
+    states = [
+        encode_transformer(model, inputs, batch, causal=True, encoder=encoder)
+        for inputs, encoder in (
+            (item_inputs(model, batch), model.item_trm_encoder),
+            (fields, model.feature_trm_encoder),
+        )
+    ]
+    return model.dropout(model.LayerNorm(model.concat_layer(torch.cat(states, dim=1))))
+
+
+PACKED = {
+    "SASRec": encode_sasrec,
+    "GRU4Rec": encode_gru4rec,
+    "SASRecF": encode_sasrecf,
+    "GRU4RecF": encode_gru4recf,
+    "FDSA": encode_fdsa,
+}

@@ -12,6 +12,7 @@ import torch
 from recbole.evaluator import Collector
 from torch import Tensor
 
+from recbole_prism.distributed.processes import share_of
 from recbole_prism.errors import PRISMError
 from recbole_prism.training.dataset import PLACE
 from recbole_prism.training.masking import use_fast_masking
@@ -72,12 +73,15 @@ class ChunkCollector(Collector):
 class EvaluationMixin:
     """In front of RecBole's Trainer: the same results from less work."""
 
+    shares_chunks = True  # of each batch, where there are several processes; RecBole's own trainers share batches
+
     def __init__(self, config, model) -> None:
         super().__init__(config, model)
         self.eval_collector = ChunkCollector(config)
-        self._eval_dataset = None
+        self._eval_dataset, self._n_chunks = None, 0
 
     def evaluate(self, eval_data, *args, **kwargs):
+        self._n_chunks = 0
         self._eval_dataset = getattr(eval_data, "_dataset", None)
         use_fast_masking(eval_data, self.config)
         return super().evaluate(eval_data, *args, **kwargs)
@@ -100,7 +104,13 @@ class EvaluationMixin:
                 scores[history[0][inside] - rows.start, history[1][inside]] = -torch.inf
             return scores
 
-        return interaction, ScoreChunks(self._chunks(lengths), score), positive_u, positive_i
+        return interaction, ScoreChunks(self._own(self._chunks(lengths)), score), positive_u, positive_i
+
+    def _own(self, chunks: list[slice]) -> list[slice]:
+        """Of several processes, each scores every ``world_size``-th chunk of the evaluation."""
+        rank, world_size = share_of(self.config)
+        first, self._n_chunks = (rank - self._n_chunks) % world_size, self._n_chunks + len(chunks)
+        return chunks[first::world_size]
 
     def _after_scoring(self) -> None:
         """Called after each chunk; ``PRISMTrainer`` reads the experts' weights."""
@@ -115,13 +125,16 @@ class EvaluationMixin:
         return [slice(a, min(a + n_rows, end)) for start, end in spans for a in range(start, end, n_rows)]
 
     def _encode_rows(self, interaction) -> Tensor:
-        """States of RecBole's rows from the packed encoder: [R, D]."""
+        """States of RecBole's rows from the packed encoder: [R, D]; the experts' weights are put in their order too."""
         lists, lengths = interaction[self.model.ITEM_SEQ].numpy(), interaction[self.model.ITEM_SEQ_LEN].numpy()
         order = np.argsort(lengths, kind="stable")
         lengths = lengths[order]
         batch = pack(lists.ravel(), Windows(order * lists.shape[1], lengths, lengths - 1)).to(self.device)
-        states = self.encode(self.model, batch)
-        return torch.empty_like(states).index_copy_(0, torch.from_numpy(order).to(self.device), states)
+        states, place = self.encode(self.model, batch), torch.from_numpy(order).to(self.device)
+        weights = getattr(self.model, "expert_weights", None)
+        if weights is not None:
+            self.model.expert_weights = torch.empty_like(weights).index_copy_(0, place, weights)
+        return torch.empty_like(states).index_copy_(0, place, states)
 
 
 def row_histories(dataset, interaction, positive: Tensor) -> tuple[Tensor, Tensor]:

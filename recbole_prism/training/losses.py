@@ -5,9 +5,13 @@ Shapes: T targets, N items, D hidden size, S sampled negatives.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from recbole_prism.training.asynchronous import ASYNCHRONOUS
 
 CHUNK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 25}  # logits held at a time: a CPU's cache, a GPU's occupancy
 CHUNK_ROWS = 32  # fewer rows make slow matrix products
@@ -79,7 +83,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         gradients = ctx.saved_tensors
-        if upstream.device.type != "cpu" or upstream != 1:  # looking at a value on the GPU would wait for it
+        if upstream.device.type in ASYNCHRONOUS or upstream != 1:  # looking at a value on a GPU would wait for it
             gradients = [None if g is None else g * upstream for g in gradients]
         return gradients[0], gradients[1], None, gradients[2], None
 
@@ -95,6 +99,7 @@ class NegativeSampler:
         """counts [N]: occurrences of every item, padding included."""
         weights = (counts.double() + 1) ** alpha if distribution == "popularity" else torch.ones(len(counts)).double()
         weights[0] = 0
+        self.generator: torch.Generator | None = None  # torch's own, unless several processes must draw alike
         self.cumulative = weights.cumsum(0)
         self.log_q = (weights / self.cumulative[-1]).log().float()
 
@@ -102,7 +107,8 @@ class NegativeSampler:
         """Item ids [S], drawn with replacement, and log q of each [S]."""
         if self.cumulative.device != device:
             self.cumulative, self.log_q = self.cumulative.to(device), self.log_q.to(device)
-        points = torch.rand(n_negatives, dtype=torch.float64, device=device) * self.cumulative[-1]
+        points = torch.rand(n_negatives, dtype=torch.float64, device=device, generator=self.generator)
+        points = points * self.cumulative[-1]
         items = torch.searchsorted(self.cumulative, points, right=True).clamp_(1, len(self.log_q) - 1)
         return items, self.log_q[items]
 
@@ -111,6 +117,12 @@ def make_negative_sampler(config, dataset) -> NegativeSampler:
     """Sampler of ``loss_type: sampled`` over the items of the training part."""
     counts = torch.bincount(dataset.inter_feat[dataset.iid_field], minlength=dataset.item_num)
     return NegativeSampler(counts, config["negative_distribution"])
+
+
+@functools.cache
+def log_of_count(count: int) -> float:
+    """In float32, as torch has it, computed once on the host."""
+    return float(torch.tensor(float(count)).log())
 
 
 def sampled_cross_entropy(
@@ -127,7 +139,7 @@ def sampled_cross_entropy(
     the target are left out, since the target is in the sum already. states [T, D], targets [T], negatives and log_q
     [S].
     """
-    correction = log_q + torch.log(torch.tensor(float(len(negatives)), device=log_q.device))
+    correction = log_q + log_of_count(len(negatives))
     if bias is not None:
         correction = correction - F.embedding(negatives, bias[:, None]).squeeze(1)
     scores = torch.addmm(-correction.to(states.dtype), states, F.embedding(negatives, table).t())

@@ -7,18 +7,32 @@ from contextlib import contextmanager
 
 from recbole_prism.errors import PRISMError
 
-CAUSAL = ("SASRec", "GRU4Rec")  # backbones with an encoder in ``encoders.PACKED``
+CAUSAL = ("SASRec", "GRU4Rec", "SASRecF", "GRU4RecF", "FDSA")  # backbones with an encoder in ``encoders.PACKED``
 KEYS = ("window_stride", "window_offset", "num_negatives", "negative_distribution")  # for plain backbones too
 LOSSES = ("CE", "BPR", "sampled")
 BOTH_SIDES = "attends to both sides of a position, so one pass cannot train every prefix of a sequence"
+WHOLE_ROW = "pools or weighs the row as a whole, so one pass cannot train every prefix of a sequence"
+BY_ROW = "loses by row: its softmax treats the items of the row's own history apart"
+NOT_PACKED = {  # backbone: why one pass over a sequence does not give what its rows give
+    **dict.fromkeys(("BERT4Rec", "S3Rec", "CORE"), BOTH_SIDES),
+    **dict.fromkeys(("FOSSIL", "HGN", "HRM", "NARM", "NPE", "SHAN", "SINE", "STAMP"), WHOLE_ROW),
+    **dict.fromkeys(("SASRecCPR", "GRU4RecCPR"), BY_ROW),
+    **dict.fromkeys(("SRGNN", "GCSAN"), "reads the distinct items of a row as a graph, which grows with every prefix"),
+    "Caser": "convolves over a row of fixed length, padding included",
+    "FEARec": "mixes all positions in the frequency domain",
+    "LightSANs": "attends to interests pooled over the whole row",
+    "NextItNet": "is causal, but reads its last place whatever a row's length, so padding enters shorter rows",
+    "GRU4RecKG": "brings a dataset class that makes rows of its own",
+    "KSR": "brings a dataset class that makes rows of its own, and reads a memory written row by row",
+}
 
 
 def why_not_packed(values: dict, backbone: str) -> str | None:
     """The reason why this configuration cannot train packed, or None."""
-    if backbone == "BERT4Rec":
-        return f"{backbone} {BOTH_SIDES}"
+    if backbone in NOT_PACKED:
+        return f"{backbone} {NOT_PACKED[backbone]}"
     if backbone not in CAUSAL:
-        return f"{backbone} has no packed encoder (there is one for {' and '.join(CAUSAL)})"
+        return f"{backbone} has no packed encoder (there is one for {', '.join(CAUSAL)})"
     if values.get("fusion_scope") == "sequence":
         return "fusion_scope: sequence pools the whole row, so the future would reach earlier positions (use causal)"
     if values.get("transform"):

@@ -34,7 +34,10 @@ def packed_loss(
         loss = sampled_cross_entropy(states, model.item_embedding.weight, batch.targets, negatives, log_q)
     else:
         loss = linear_cross_entropy(states, model.item_embedding.weight, batch.targets)
-    return model.with_expert_losses(loss) if hasattr(model, "with_expert_losses") else loss
+    losses = model.with_expert_losses(loss) if hasattr(model, "with_expert_losses") else loss
+    if batch.weight is None:
+        return losses
+    return tuple(part * batch.weight for part in losses) if isinstance(losses, tuple) else losses * batch.weight
 
 
 def _bpr(model: nn.Module, states: Tensor, batch: PackedBatch) -> Tensor:

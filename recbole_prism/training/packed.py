@@ -8,6 +8,8 @@ from functools import partial
 import numpy as np
 import torch
 
+from recbole_prism.distributed.processes import share_of
+from recbole_prism.distributed.sharding import gathered
 from recbole_prism.training.batches import PackedBatches
 from recbole_prism.training.encoders import PACKED
 from recbole_prism.training.kernels import use_fast_kernels
@@ -37,17 +39,18 @@ class PackedMixin:
         config = self.config
         if self._sequences is None:
             self._sequences = train_data._dataset.sequences()
+        rank, world_size = share_of(config)
         return PackedBatches(
             self._sequences,
-            batch_size=train_data.step,  # RecBole's: positives per batch and process
+            batch_size=train_data.step,  # RecBole's: positives per batch
             max_length=config["MAX_ITEM_LIST_LENGTH"],
             stride=window_stride(config),
             epoch=epoch_idx,
             seed=config["seed"],
             random_offset=bool(config["window_offset"]) and config["window_stride"] != "exact",
             shuffle=config["shuffle"],
-            rank=0 if config["single_spec"] else torch.distributed.get_rank(),
-            world_size=1 if config["single_spec"] else torch.distributed.get_world_size(),
+            rank=rank,
+            world_size=world_size,
             sample_negatives=partial(self._sample_negatives, train_data) if config["loss_type"] == "BPR" else None,
         )
 
@@ -66,6 +69,11 @@ class PackedMixin:
             sampler=self._negative_sampler,
             n_negatives=self.config["num_negatives"],
         )
+
+    def sync_grad_loss(self):
+        """RecBole's, which touches every parameter for DistributedDataParallel, less the table: any loss reaches it."""
+        table = self.model.item_embedding._parameters["weight"]
+        return sum(parameter.sum() * 0 for parameter in self.model.parameters() if parameter is not table)
 
     def _build_optimizer(self, **kwargs) -> torch.optim.Optimizer:
         """RecBole's; Adam and AdamW in torch's fused form, one pass over the parameters instead of ten."""
@@ -100,12 +108,17 @@ class ResumableMixin:
         return super().fit(train_data, *args, **kwargs)
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs) -> None:
-        self.model.random_states = random_states(self._train_generator)
+        own, (_, world_size) = random_states(self._train_generator), share_of(self.config)
+        own["valid_result"] = self.valid_results[-1] if self.valid_results else None
+        self.model.random_states = {"of_each_process": gathered(own)} if world_size > 1 else own
         super()._save_checkpoint(epoch, verbose=verbose, **kwargs)
 
     def resume_checkpoint(self, resume_file) -> None:
         super().resume_checkpoint(resume_file)
-        self._resumed = getattr(self.model, "random_states", None)
+        states, (rank, world_size) = getattr(self.model, "random_states", None), share_of(self.config)
+        everyone = states.get("of_each_process", [states]) if states else []
+        self._resumed = everyone[rank] if len(everyone) == world_size else None  # else: those of a fresh start
+        self.best_valid_result = everyone[0].get("valid_result") if everyone else None
 
 
 def random_states(generator: torch.Generator | None) -> dict:

@@ -6,12 +6,15 @@ that target is trained. Shapes: W windows, T tokens, S trained tokens, G windows
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from recbole_prism.training.asynchronous import ASYNCHRONOUS
 
 GROUP_GROWTH = 1.4  # windows of one length group differ in length by this factor at most, so padding stays small
 
@@ -87,7 +90,9 @@ class PackedBatch:
     """items, positions [T]: inputs and their places in the window; lengths [W], ascending; groups in the same order.
 
     select [S]: the trained tokens (None: all); targets [S]; target_index [S]: where they stand among all
-    interactions; one_each: every window trains its last token only; negatives [S * k] for BPR.
+    interactions; one_each: every window trains its last token only; negatives [S * k] for BPR; weight of the loss
+    where this is one process's share of a batch; unique [U], place [T]: the distinct items, and which of them each
+    token is (None: not looked up yet, which on a GPU would make the host wait).
     """
 
     items: Tensor
@@ -99,10 +104,27 @@ class PackedBatch:
     target_index: np.ndarray
     one_each: bool
     negatives: Tensor | None = None
+    weight: float | None = None
+    unique: Tensor | None = None
+    place: Tensor | None = None
 
     def to(self, device) -> PackedBatch:
-        groups = [_to(group, device) for group in self.groups]
-        return replace(_to(self, device), groups=groups)
+        """A GPU gets one copy of everything, while the host goes on."""
+        if torch.device(device).type not in ASYNCHRONOUS:
+            groups = [_replaced(group, lambda tensor: tensor.to(device)) for group in self.groups]
+            return replace(_replaced(self, lambda tensor: tensor.to(device)), groups=groups)
+        whole = self
+        if self.targets is not None:
+            unique, place = torch.unique(self.items, return_inverse=True)
+            whole = replace(self, unique=unique, place=place)
+        parts: list[Tensor] = []
+        for owner in (whole, *whole.groups):
+            _replaced(owner, lambda tensor: parts.append(tensor) or tensor)
+        joined = torch.cat([part.flatten().long() for part in parts])
+        joined = joined.pin_memory() if torch.cuda.is_available() else joined
+        moved = iter(joined.to(device, non_blocking=True).split([part.numel() for part in parts]))
+        whole = _replaced(whole, lambda tensor: next(moved))
+        return replace(whole, groups=[_replaced(group, lambda tensor: next(moved)) for group in whole.groups])
 
     def __len__(self) -> int:
         return len(self.items) if self.select is None else len(self.select)
@@ -129,13 +151,10 @@ def join(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _to(value, device):
-    moved = {
-        f.name: getattr(value, f.name).to(device, non_blocking=True)
-        for f in fields(value)
-        if isinstance(getattr(value, f.name), Tensor)
-    }
-    return replace(value, **moved)
+def _replaced(value, change: Callable[[Tensor], Tensor]):
+    """A dataclass with every tensor changed, in the order of its fields."""
+    tensors = {f.name: getattr(value, f.name) for f in fields(value) if isinstance(getattr(value, f.name), Tensor)}
+    return replace(value, **{name: change(tensor) for name, tensor in tensors.items()})
 
 
 def pack(

@@ -10,7 +10,10 @@ import torch
 from recbole.trainer import Trainer
 from recbole.utils import set_color
 
+from recbole_prism.distributed import processes
+from recbole_prism.distributed.sharding import gathered, in_turn
 from recbole_prism.errors import PRISMError
+from recbole_prism.training.asynchronous import AsynchronousMixin
 from recbole_prism.training.evaluation import EvaluationMixin
 from recbole_prism.training.packed import PackedMixin, ResumableMixin
 
@@ -24,12 +27,17 @@ class RecordingMixin:
 
     def start_record(self) -> None:
         self.epoch_seconds: list[float] = []
+        self.epoch_losses: list[dict[str, float]] = []  # by name, summed over batches as RecBole does
         self.valid_results: list[dict[str, float]] = []
 
     def _train_epoch(self, *args, **kwargs):
         start = perf_counter()
         losses = super()._train_epoch(*args, **kwargs)
         self.epoch_seconds.append(perf_counter() - start)
+        parts = losses if isinstance(losses, tuple) else (losses,)
+        names = getattr(self.model, "loss_names", ())
+        names = names if len(names) == len(parts) else [f"loss{n}" if n else "loss" for n in range(len(parts))]
+        self.epoch_losses.append({name: float(part) for name, part in zip(names, parts, strict=True)})
         return losses
 
     def _valid_epoch(self, *args, **kwargs):
@@ -39,6 +47,7 @@ class RecordingMixin:
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs) -> None:
         """Write under a temporary name, then rename. Raises PRISMError, leaving no half file, if the disk refuses."""
+        epoch = max(epoch, self.start_epoch - 1)  # RecBole writes -1 where nothing is left to train
         final = kwargs.pop("saved_model_file", self.saved_model_file)
         temporary = f"{final}.{os.getpid()}.tmp"
         try:
@@ -56,11 +65,11 @@ class RecordingMixin:
             self.logger.info(set_color("Saving current", "blue") + f": {final}")
 
 
-class PackedTrainer(RecordingMixin, ResumableMixin, PackedMixin, EvaluationMixin, Trainer):
+class PackedTrainer(RecordingMixin, ResumableMixin, PackedMixin, AsynchronousMixin, EvaluationMixin, Trainer):
     """RecBole's Trainer for RecBole's own models, packed."""
 
     def resume_checkpoint(self, resume_file) -> None:
-        if not os.path.isfile(resume_file):
+        if processes.is_first() and not os.path.isfile(resume_file):
             raise PRISMError(f"{resume_file}: no such checkpoint")
         super().resume_checkpoint(resume_file)
 
@@ -71,7 +80,8 @@ class PRISMTrainer(PackedTrainer):
     def __init__(self, config, model) -> None:
         super().__init__(config, model)
         self.mean_expert_weights: dict[str, float] = {}
-        self._weight_sum, self._weight_count = 0.0, 0
+        self.expert_weights: torch.Tensor | None = None  # [rows, K] of the last evaluation, in the loader's order
+        self._weights: list[torch.Tensor] = []
 
     def _generate_train_loss_output(self, epoch_idx, s_time, e_time, losses) -> str:
         """RecBole's line, then each loss under its name (times its lambda, summed over batches as RecBole does)."""
@@ -94,17 +104,18 @@ class PRISMTrainer(PackedTrainer):
 
     @torch.no_grad()
     def evaluate(self, eval_data, *args, **kwargs):
-        """RecBole's evaluation; keeps the mean weight of each expert over the evaluated rows."""
-        self._weight_sum, self._weight_count, self.model.expert_weights = 0.0, 0, None
+        """RecBole's evaluation; keeps the weights of the experts of each evaluated row, and their means."""
+        self._weights, self.model.expert_weights = [], None
         result = super().evaluate(eval_data, *args, **kwargs)
+        if not self.config["single_spec"]:
+            self._weights = in_turn(gathered(self._weights))
         names = getattr(self.model.fusion, "names", [])
-        if self._weight_count:
-            mean = (self._weight_sum / self._weight_count).tolist()
-            self.mean_expert_weights = dict(zip(names, mean, strict=True))
+        if self._weights:
+            self.expert_weights = torch.cat(self._weights)
+            self.mean_expert_weights = dict(zip(names, self.expert_weights.mean(0).tolist(), strict=True))
         return result
 
     def _after_scoring(self) -> None:
         weights, self.model.expert_weights = self.model.expert_weights, None
         if weights is not None:
-            self._weight_sum = self._weight_sum + weights.float().sum(0)
-            self._weight_count += len(weights)
+            self._weights.append(weights.float().cpu())

@@ -39,7 +39,10 @@ def test_a_comparison_survives_a_failing_job_and_resumes(plan, tmp_path, capsys)
             assert len(users["users"]) == 24 and set(users["users"]) == {f"u{n}" for n in range(24)}
             for metric, value in result["test"].items():
                 assert users[metric].mean() == pytest.approx(value, abs=1e-5)
-    assert {"table.csv", "table.json", "table.md", "table.tex"} <= {file.name for file in output.iterdir()}
+    written = {"table.csv", "table.json", "table.md", "table.tex", "slices.csv", "report.html"}
+    assert written <= {file.name for file in output.iterdir()}
+    assert not list(output.glob("runs/**/*.html"))  # one page for all, none for each
+    assert str(runs["Pop"].relative_to(output)) in (output / "report.html").read_text()
 
     before = {name: (runs[name] / "result.json").stat().st_mtime_ns for name in ("Pop", "SASRec")}
     mended = yaml.safe_load(plan.read_text())

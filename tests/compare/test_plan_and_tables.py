@@ -138,3 +138,16 @@ def test_csv_and_json_hold_everything(rows):
     assert [line["model"] for line in lines] == ["Pop", "SASRec", "BPR"] and lines[2]["seeds"] == "2"
     assert float(lines[1]["p_users_corrected"]) < 0.05 and lines[0]["p_seeds"] == ""
     assert len(json.loads(tables.json_table(rows))[1]["runs"]) == 3
+
+
+def test_plain_backbones_train_packed_where_they_can():
+    first, second = make_plan({"SASRec": None, "GRU4Rec": {"training_mode": "rows"}}, ["a"], 1).jobs()
+    assert first.settings["training_mode"] == "packed" and second.settings["training_mode"] == "rows"
+    assert "training_mode" not in make_plan(["BERT4Rec"], ["a"], 1).jobs()[0].settings
+
+
+def test_cold_items_are_another_comparison():
+    plain, cold = (make_plan(["Pop"], ["a"], 1, cold_items=share).jobs()[0] for share in (None, 0.1))
+    assert plain.folder(tables.Path("x")) != cold.folder(tables.Path("x")) and cold.cold_items == 0.1
+    with pytest.raises(PRISMError, match="cold_items: 2 is not allowed"):
+        make_plan(["Pop"], ["a"], 1, cold_items=2)

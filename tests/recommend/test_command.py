@@ -40,7 +40,7 @@ def test_a_sequence_as_json(run, trained):
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_all_users_to_a_table(run, trained, tmp_path, suffix, monkeypatch):
-    monkeypatch.setattr("recbole_prism.recommend.scoring.SCORES_AT_ONCE", 21 * 5)  # five users at once
+    monkeypatch.setattr("recbole_prism.recommend.scoring.SCORES_AT_ONCE", {"cpu": 21 * 5})  # five users at once
     checkpoint, output = trained("PRISM_SASRec"), tmp_path / "out" / f"all.{suffix}"
     code, out, err = run("recommend", checkpoint, "--all-users", "-k", 3, "-o", output)
     assert code == 0, err

@@ -100,3 +100,42 @@ def test_titles_are_found_by_name(trained):
     assert found.title == f"The {found.item} story"
     categories = Recommender.load(trained("SASRec"), title_field="category")
     assert categories.for_sequence(["i1"], 1)[0].title.startswith("c")
+
+
+@pytest.mark.parametrize("shape", [(3, 2000), (2, 1999), (4, 40), (1, 11)])
+def test_best_items_are_those_of_topk(shape):
+    from recbole_prism.recommend.scoring import best_items
+
+    scores = torch.randn(shape[::-1], generator=torch.Generator().manual_seed(0)).t()
+    scores[0, : shape[1] // 2] = -torch.inf
+    for k in (1, 5, 10):
+        values, columns = best_items(scores, k)
+        expected = torch.topk(scores, k)
+        assert values.equal(expected.values) and columns.equal(expected.indices)
+
+
+def test_a_row_with_fewer_items_than_asked_for_ends_with_minus_infinity():
+    from recbole_prism.recommend.scoring import best_items
+
+    scores = torch.full((3000, 2), -torch.inf).t()
+    scores[0, [7, 2999]] = torch.tensor([1.0, 2.0])
+    values, columns = best_items(scores, 4)
+    assert columns[0, :2].tolist() == [2999, 7] and values[0, 2:].eq(-torch.inf).all()
+
+
+def test_no_more_is_held_than_a_chunk(trained, monkeypatch):
+    """Rows are scored a few at a time, and users after the first chunk are not looked at before it is taken."""
+    monkeypatch.setattr("recbole_prism.recommend.scoring.SCORES_AT_ONCE", {"cpu": 21 * 3})
+    recommender = Recommender.load(trained("PRISM_SASRec"))
+    scored, batches = [], recommender.scorer.batches
+
+    def watched_batches(histories, users=None):
+        for rows, scores in batches(histories, users):
+            assert scores.numel() <= 21 * 3
+            scored.extend(rows)
+            yield rows, scores
+
+    monkeypatch.setattr(recommender.scorer, "batches", watched_batches)
+    for number, chunk in enumerate(recommender.stream(None, 4, chunk_size=10), 1):
+        assert chunk.ids.shape == (len(chunk.users), 4) and len(chunk.users) <= 10
+        assert len(scored) == min(10 * number, 24)

@@ -1,0 +1,91 @@
+"""The page of one training run: report beside its checkpoint."""
+
+from __future__ import annotations
+
+import html
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from recbole_prism.features import write_atomically
+from recbole_prism.recommend.bundle import PRIVATE
+from recbole_prism.report.figures import Figure, Panel, Series, panel
+from recbole_prism.report.page import Section, render_page
+from recbole_prism.report.panels import curve_series, loss_panel, slice_panels, weight_panels
+from recbole_prism.report.record import WEIGHT, Record, training_curves
+from recbole_prism.report.slices import make_groups, make_slices, mean_interval
+
+
+def write_report(record: Record, trainer, model: str, dataset: str, result: dict) -> Path | None:
+    """Write the page beside the checkpoint and return its path.
+
+    A run that has trained for hours does not fail for want of a page: what goes wrong here is said in one line.
+    """
+    path = Path(trainer.saved_model_file).with_suffix(".html")
+    try:
+        columns, curves = record.columns(trainer), training_curves(trainer)
+        values = sorted(trainer.config.final_config_dict.items())
+        settings = "\n".join(f"{key}: {value}" for key, value in values if key not in PRIVATE)
+        page = run_page(model, dataset, result, columns, curves, settings=settings)
+        write_atomically(path, page.encode())
+    except Exception as error:
+        print(f"no report: {' '.join(f'{type(error).__name__}: {error}'.split())}", file=sys.stderr)
+        return None
+    return path
+
+
+def run_page(
+    model: str, dataset: str, result: Mapping, columns: Mapping[str, np.ndarray], curves: Mapping, *, settings: str = ""
+) -> str:
+    """HTML of one run; ``result`` is that of ``recbole_prism.run.run``, ``columns`` those of a record."""
+    summary, test = result["summary"], result["test_result"]
+    n_rows = len(columns["users"])
+    tiles = []
+    for metric, value in test.items():
+        interval = ""
+        if metric in columns:
+            _, low, high = mean_interval(columns[metric])
+            interval = f", 95 % over users: {low:.4f} to {high:.4f}"
+        tiles.append((f"{value:.4f}", f"{metric}{interval}"))
+    tiles = tiles[:4]
+    if summary["seconds_per_epoch"] is not None:
+        tiles.append((f"{summary['seconds_per_epoch']:.2f} s", f"an epoch, {summary['epochs']} of them"))
+    details = [("Settings", f"<pre>{html.escape(settings)}</pre>")] if settings else []
+    section = Section("", tiles, None, run_panels(model, result, columns, curves), details)
+    subtitle = f"Test on {n_rows:,} users' next items. Checkpoint {Path(summary['checkpoint']).name}"
+    return render_page(f"{model} on {dataset}", subtitle, [section])
+
+
+def run_panels(model: str, result: Mapping, columns: Mapping[str, np.ndarray], curves: Mapping) -> list[Panel]:
+    """All figures of one run."""
+    metrics = [metric for metric in result["test_result"] if metric in columns]
+    groups = make_groups(columns)
+    slices = make_slices("", groups, {model: {metric: columns[metric][None] for metric in metrics}})
+    weights = {name.removeprefix(WEIGHT): column for name, column in columns.items() if name.startswith(WEIGHT)}
+    known = list(dict.fromkeys(metric for each in curves["valid"] for metric in each))
+    validation = [Figure("lines", metric, "epoch", metric, [curve_series(model, curves, metric)]) for metric in known]
+    return [
+        *panel(
+            "Validation and test",
+            [_metrics(result, columns, metrics)],
+            "Test with its 95 % interval over users; validation as far as it was best.",
+        ),
+        *panel("Validation during training", validation),
+        *loss_panel(curves),
+        *weight_panels({model: weights} if weights else {}, groups),
+        *slice_panels(slices, {model: 0}),
+    ]
+
+
+def _metrics(result: Mapping, columns: Mapping[str, np.ndarray], metrics: list[str]) -> Figure:
+    test = Series("test", [], [], [], [])
+    for metric in metrics:
+        mean, low, high = mean_interval(columns[metric])
+        for to, value in ((test.x, mean), (test.low, low), (test.high, high)):
+            to.append(round(value, 6))
+        test.y.append(metric)
+    best = {name: value for name, value in (result["best_valid_result"] or {}).items() if name in metrics}
+    valid = Series("validation", [round(float(value), 6) for value in best.values()], list(best), color=1)
+    return Figure("dots", "metrics", "", "", [test, valid])

@@ -1,0 +1,48 @@
+"""Jobs are spread over the GPUs and cores there are."""
+
+import pytest
+
+from recbole_prism.compare import runner
+
+
+def test_a_job_goes_to_the_gpu_with_the_fewest():
+    assert runner.next_gpu(["0", "1"], []) == "0"
+    assert runner.next_gpu(["0", "1"], ["0"]) == "1"
+    assert runner.next_gpu(["0", "1"], ["0", "1", "1"]) == "0"
+    assert runner.next_gpu([], []) is None
+
+
+@pytest.mark.parametrize(("allowed", "gpus"), [("2, 3", ["2", "3"]), ("", []), ("GPU-8f2", ["GPU-8f2"])])
+def test_only_visible_gpus_are_used(monkeypatch, allowed, gpus):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+    assert runner.visible_gpus() == gpus
+
+
+def test_each_job_is_told_its_gpu_and_its_share_of_the_cores(monkeypatch, tmp_path):
+    """Processes that only note what they were started with, and end at once."""
+    import json
+
+    from recbole_prism.compare.plan import make_plan
+
+    started = []
+
+    class Process:
+        def __init__(self, command, env, **_):
+            folder = runner.Path(command[-1])
+            started.append((json.loads((folder / "job.json").read_text())["settings"].get("gpu_id"), env))
+            (folder / "result.json").write_text("{}")
+
+        def poll(self):
+            return 0 if len(started) > 1 else None
+
+        def wait(self):
+            pass
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(runner.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(runner.subprocess, "Popen", Process)
+    jobs = make_plan(["Pop", "BPR"], ["d"], 1).jobs()
+    assert runner.run_jobs(jobs, tmp_path, at_once=2, report=lambda job, what: None) == []
+    assert [gpu for gpu, _ in started] == ["4", "7"]
+    assert all(env["OMP_NUM_THREADS"] == "3" for _, env in started)

@@ -1,0 +1,48 @@
+"""Two processes compute what one does: parameters, losses, metrics."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from tests.distributed.together import run_together, train
+
+CASES = {
+    "packed": ("PRISM_SASRec", {"lambda_redundancy": 0.3}),
+    "packed GRU4Rec": ("PRISM_GRU4Rec", {}),
+    "packed, RecBole's": ("SASRec", {"training_mode": "packed"}),
+    "packed, sampled": ("PRISM_SASRec", {"loss_type": "sampled", "num_negatives": 8}),
+    "rows": ("PRISM_SASRec", {"training_mode": "rows"}),
+    "rows, masked": ("PRISM_BERT4Rec", {"mask_ratio": 1.0, "ft_ratio": 0.0}),
+    "rows, RecBole's": ("GRU4Rec", {"train_neg_sample_args": None}),
+    "rows, one evaluation batch": ("SASRec", {"train_neg_sample_args": None, "eval_batch_size": 4096}),
+}
+COMMON = {"epochs": 2, "learner": "sgd", "learning_rate": 0.5, "train_batch_size": 37, "eval_batch_size": 7,
+          "metric_decimal_place": 16, "topk": [3, 10], "stopping_step": 100}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_what_one_does(case, settings, tmp_path, one_thread, monkeypatch):
+    """Float64, dropout off, noise fixed; the last batch is short, and most shares are unequal."""
+    monkeypatch.setattr("recbole_prism.experts.InteractionExperts.draw_noise", None)
+    model, overrides = CASES[case]
+    overrides = {**COMMON, **overrides}
+    two = run_together(train, settings, tmp_path, model, overrides)
+    assert isinstance(two[0], dict), two[0]
+    for name, parameter in two[0]["parameters"].items():
+        assert torch.equal(parameter, two[1]["parameters"][name]), name
+    assert {k: two[0][k] for k in ("losses", "metrics", "weights", "file")} == {
+        k: two[1][k] for k in ("losses", "metrics", "weights", "file")
+    }
+    if "sampled" in case:  # one process draws from torch's own generator
+        return
+    one = train(settings, model, overrides)
+    assert two[0]["metrics"] == one["metrics"]
+    assert two[0]["losses"] == pytest.approx(one["losses"], rel=1e-10)
+    assert two[0]["weights"] == pytest.approx(one["weights"], abs=1e-6)
+    for name, parameter in one["parameters"].items():
+        torch.testing.assert_close(two[0]["parameters"][name], parameter, rtol=1e-8, atol=1e-10)
+    files = {os.path.basename(run["file"]) for run in (one, *two)}  # theirs and ours, alike within a second
+    assert {file for file in os.listdir(tmp_path / "saved") if file.endswith(".pth")} == files

@@ -1,0 +1,30 @@
+"""A finished run leaves a page, unless told not to."""
+
+import pytest
+
+from recbole_prism.run import run, summary_text
+
+
+@pytest.mark.parametrize("model", ["PRISM_SASRec", "Pop"])
+def test_a_run_leaves_a_page_beside_its_checkpoint(settings, model):
+    result = run(model, "tiny", [], dict(settings))
+    report, checkpoint = result["summary"]["report"], result["summary"]["checkpoint"]
+    assert str(report) == str(checkpoint).replace(".pth", ".html") and report.is_file()
+    page = report.read_text()
+    assert f"{result['test_result']['ndcg@10']:.4f}" in page and f"{model} on tiny" in page
+    assert ("Expert weights over users" in page) == model.startswith("PRISM")
+    assert settings["data_path"] not in page  # of this machine, and a page is passed on
+    assert str(report) in summary_text(model, "tiny", result)
+
+
+@pytest.mark.parametrize("model", ["PRISM_SASRec", "Pop"])
+def test_report_false_leaves_none(settings, tmp_path, model):
+    result = run(model, "tiny", [], {**settings, "report": False})
+    assert not result["summary"].get("report") and not list(tmp_path.rglob("*.html"))
+
+
+def test_a_report_that_fails_does_not_fail_the_run(settings, monkeypatch, capsys):
+    monkeypatch.setattr("recbole_prism.report.page.plotly_js", lambda: 1 / 0)
+    result = run("PRISM_SASRec", "tiny", [], dict(settings))
+    assert result["test_result"] and result["summary"]["report"] is None
+    assert "no report: ZeroDivisionError" in capsys.readouterr().err
