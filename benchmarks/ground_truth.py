@@ -38,7 +38,7 @@ SETTINGS = {
     "learning_rate": 0.003,
     "train_batch_size": 256,
     "eval_batch_size": 2048,
-    "projection_init": 3.0,  # with 0.02 ids learn the training rows by heart before features learn XOR
+    "projection_init": 1.0,  # with 0.02 ids learn the training rows by heart before features learn XOR
     "add_projections": False,  # what features tell reaches the backbone through the fusion alone
     "use_gpu": False,
     "show_progress": False,

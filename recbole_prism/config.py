@@ -72,6 +72,10 @@ CHECKS: dict[str, Check] = {
     "score_items": _one_of("id", "content"),
     "modality_dropout": RATE,
     "expert_loss_on": _one_of("representation", "prediction"),
+    "expert_loss_samples": (
+        lambda value: value is None or POSITIVE_INT[0](value),
+        "an integer of at least 1, or nothing",
+    ),
     "expert_hidden_size": POSITIVE_INT,
     "expert_dropout": RATE,
     "expert_distance": _one_of("cosine", "euclidean"),

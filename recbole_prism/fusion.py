@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_prism.distributed import processes
 from recbole_prism.experts import InteractionExperts
 from recbole_prism.fused import Context, Fused
 from recbole_prism.mrdib import Bottleneck, MRdIBFusion
@@ -57,6 +58,7 @@ class PRISMFusion(nn.Module):
         on = [name not in config["experts_off"] for name in self.names]
         self.register_buffer("experts_on", None if all(on) else torch.tensor(on), persistent=False)
         self.compares_predictions = config["expert_loss_on"] == "prediction"
+        self.loss_samples = config["expert_loss_samples"]
 
     def forward(
         self, pooled: Tensor, pooled_id: Tensor, select: Tensor | None = None, context: Context | None = None
@@ -76,11 +78,25 @@ class PRISMFusion(nn.Module):
             return Fused(
                 vector, {}, weights, self.experts.variants(outputs, self.experts.perturbed(pooled, clean, kept))
             )
+        select = self.sample(len(pooled) if select is None else len(select), pooled.device, select)
         if select is not None:
             pooled, outputs, clean = pooled[select], outputs[select], clean[select]
             kept = kept if kept is None else kept[select]
         losses = self.experts.losses(outputs, self.experts.perturbed(pooled, clean, kept))
         return Fused(vector, self.weigh(losses), weights)
+
+    def sample(self, n: int, device: torch.device, select: Tensor | None) -> Tensor | None:
+        """Of n histories, ``select`` [n] (None: all), those that expert losses are taken on: drawn if there are many.
+
+        Eq. 5-8 are means over histories, and the mean over a random part has the same expectation.
+        """
+        if self.loss_samples is None:
+            return select
+        size = -(-self.loss_samples // processes.world_size())
+        if n <= size:
+            return select
+        drawn = torch.randperm(n, device=device)[:size]
+        return drawn if select is None else select[drawn]
 
     def losses_on(self, predictions: Tensor) -> dict[str, Tensor]:
         """Eq. 5-8 on the backbone's predictions for each variant: [V, T, D]."""

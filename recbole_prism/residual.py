@@ -42,12 +42,12 @@ class ResidualExperts(nn.Module):
     """s_m = S_m(h_m) and j = J([h_1; ...; h_M]) are MLPs, trained by the recommendation loss. Of them
 
     unique_m   = s_m - E[s_m | h_m' of all m' != m, h_id],
-    redundancy = sum_m E[s_m | h_m' of all m' != m, h_id] - E[s_m | h_id],
+    redundancy = sum_m E[s_m | h_m' of all m' != m, h_id],
     synergy    = j - sum_m A_m(h_m), the best such sum.
 
     Each E and the A_m are MLPs too, trained to the least squares by a loss that trains nothing else, and left alone by
     every other loss. Where modalities are independent redundancy vanishes, where one tells all of another unique does,
-    and what a sum of functions of one modality each can be is not in synergy. What ids tell is left to the backbone.
+    and what a sum of functions of one modality each can be is not in synergy. Ids tell whose modalities go together.
     """
 
     def __init__(self, modalities: list[str], hidden_size: int, *, expert_hidden_size: int, dropout: float) -> None:
@@ -57,7 +57,6 @@ class ResidualExperts(nn.Module):
         self.single = Perceptrons(n, hidden_size, *sizes, dropout=dropout)
         self.joint = Perceptrons(1, n * hidden_size, *sizes, dropout=dropout)
         self.from_others = Perceptrons(n, (n + 1) * hidden_size, *sizes) if n > 1 else None
-        self.from_ids = Perceptrons(n, hidden_size, *sizes) if n > 1 else None
         self.additive = Perceptrons(n, hidden_size, *sizes)
 
     def forward(self, pooled: Tensor, pooled_id: Tensor, select: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -69,23 +68,22 @@ class ResidualExperts(nn.Module):
         single, joint = self.single(each), self.joint(pooled.flatten(1).unsqueeze(0))
         apart = self.additive(each.detach()).sum(0, keepdim=True)
         missed = _missed_share(apart, joint, select)
-        shared = by_ids = torch.zeros_like(single)
+        shared = torch.zeros_like(single)
         if self.from_others is not None:
-            shared, by_ids = self._estimate(pooled.detach(), pooled_id.detach())
-            missed = missed + _missed_share(shared, single, select) + _missed_share(by_ids, single, select)
-        shared, by_ids = shared.detach(), by_ids.detach()
-        unique = single - shared
-        redundancy = (shared - by_ids + single - single.detach()).sum(0)  # the estimate's value, s_m's gradient
+            shared = self._estimate(pooled.detach(), pooled_id.detach())
+            missed = missed + _missed_share(shared, single, select)
+        shared = shared.detach()
+        redundancy = (shared + single - single.detach()).sum(0)  # the estimate's value, s_m's gradient
         synergy = (joint - apart.detach())[0]
-        return torch.stack([*unique, synergy, redundancy], 1), missed
+        return torch.stack([*(single - shared), synergy, redundancy], 1), missed
 
-    def _estimate(self, pooled: Tensor, pooled_id: Tensor) -> tuple[Tensor, Tensor]:
-        """E[s_m | other modalities, ids] and E[s_m | ids], [M, T, D]; ids tell whose modalities go together."""
+    def _estimate(self, pooled: Tensor, pooled_id: Tensor) -> Tensor:
+        """E[s_m | other modalities, ids], [M, T, D]."""
         n = pooled.shape[1]
         others = ~torch.eye(n, dtype=torch.bool, device=pooled.device)
         inputs = (pooled.unsqueeze(0) * others[:, None, :, None]).flatten(2)  # [M, T, M D]
         ids = F.layer_norm(pooled_id, pooled_id.shape[-1:]).expand(n, -1, -1)
-        return self.from_others(torch.cat([inputs, ids], dim=2)), self.from_ids(ids)
+        return self.from_others(torch.cat([inputs, ids], dim=2))
 
 
 def _missed_share(estimate: Tensor, target: Tensor, select: Tensor | None) -> Tensor:

@@ -1,5 +1,6 @@
 """Adaptive Fusion Layer: the gate by hand, and what algebra says of its limits."""
 
+import itertools
 import math
 
 import pytest
@@ -20,6 +21,7 @@ SETTINGS = {
     "fusion_dropout": 0.0,
     "fusion_temperature": 0.5,
     "expert_loss_on": "representation",
+    "expert_loss_samples": None,
     "alpha_bottleneck": 0.001,
     "alpha_redundancy": 0.005,
     "alpha_unique": 0.01,
@@ -119,6 +121,28 @@ def test_losses_are_taken_on_the_selected_histories_only(monkeypatch):
     for name, loss in alone.losses.items():
         torch.testing.assert_close(selected.losses[name], loss)
     assert len(selected.vector) == 6
+
+
+@pytest.mark.parametrize("select", [None, torch.tensor([0, 2, 3, 5])])
+def test_losses_on_a_random_part_estimate_those_on_all(monkeypatch, select):
+    """The mean over all draws of two histories is the mean over all histories; each draw is a mean over its own."""
+    everything, sampled = make(), make(expert_loss_samples=2)
+    pooled, ids = histories()
+    noise = dict(zip(map(tuple, pooled.flatten(1).tolist()), torch.randn(6, 2, D, dtype=torch.float64), strict=True))
+    for fusion in (everything, sampled):
+        drawn_for = lambda x: torch.stack([noise[tuple(row)] for row in x.flatten(1).tolist()])  # noqa: E731
+        monkeypatch.setattr(fusion.experts, "draw_noise", drawn_for)
+    wanted = everything(pooled, ids, select).losses
+    n = len(pooled) if select is None else len(select)
+    pairs = list(itertools.combinations(range(n), 2))
+    found = []
+    for pair in pairs:
+        rest = [row for row in range(n) if row not in pair]
+        monkeypatch.setattr(torch, "randperm", lambda n, order=(*pair, *rest), **_: torch.tensor(order))
+        found.append(sampled(pooled, ids, select).losses)
+    for name, loss in wanted.items():
+        torch.testing.assert_close(sum(losses[name] for losses in found) / len(pairs), loss)
+        assert len({round(losses[name].item(), 9) for losses in found}) > 1
 
 
 def test_unknown_fusion_names_what_exists():
