@@ -67,6 +67,7 @@ CHECKS: dict[str, Check] = {
     "modalities": (_is_modalities, "a list of distinct names, or a dict of name: file or field"),
     "missing": _one_of("zero", "mean", "learned", "error"),
     "feature_scaling": _one_of("none", "standardize", "unit"),
+    "feature_length": _number(0, open_low=True),
     "projection_init": _number(0, open_low=True),
     "add_projections": BOOL,
     "score_items": _one_of("id", "content"),

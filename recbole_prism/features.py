@@ -189,18 +189,18 @@ def align(contents: FeatureFile, tokens: Sequence[str], *, path: str | os.PathLi
     return Aligned(features, covered, contents.metadata.get("encoder", "unknown"))
 
 
-def scale_features(aligned: Aligned, scaling: str, fit_on: np.ndarray) -> np.ndarray:
+def scale_features(aligned: Aligned, scaling: str, fit_on: np.ndarray, length: float = 1.0) -> np.ndarray:
     """Scaled features [n_items, d]; uncovered items stay zero.
 
-    ``standardize``: per dimension to mean 0 and variance 1 over the covered items of ``fit_on`` (bool [n_items], the
-    items seen in training), then divided by sqrt(d) so that vectors have length about 1; ``unit``: each to length 1.
+    ``standardize``: per dimension to mean 0 and equal variance over the covered items of ``fit_on`` (bool [n_items],
+    the items seen in training), so that vectors have about the given length; ``unit``: each to that length.
     """
     features = aligned.features
     if scaling == "none":
         return features
+    mean, spread = scaling_statistics(aligned, scaling, fit_on, length)
     if scaling == "unit":
-        return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    mean, spread = scaling_statistics(aligned, scaling, fit_on)
+        return to_unit(features, spread)
     scaled = np.empty_like(features)
     for part in blocks(len(features)):
         scaled[part] = np.where(aligned.covered[part, None], (features[part] - mean) / spread, 0.0)
@@ -212,15 +212,22 @@ def blocks(n_rows: int, size: int = 1 << 14) -> Iterator[slice]:
     return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
 
 
-def scaling_statistics(aligned: Aligned, scaling: str, fit_on: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """mean [d] and spread [d] with which ``scale_features`` takes (x - mean) / spread; 0 and 1 if it does not."""
+def to_unit(features: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Each vector [n, d] divided by its length and by spread [d]."""
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12) / spread
+
+
+def scaling_statistics(
+    aligned: Aligned, scaling: str, fit_on: np.ndarray, length: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """mean [d] and spread [d] with which ``scale_features`` takes (x - mean) / spread, or x / |x| / spread."""
     size = aligned.features.shape[1]
     if scaling != "standardize":
-        return np.zeros(size, np.float32), np.ones(size, np.float32)
+        return np.zeros(size, np.float32), np.full(size, 1 / length if scaling == "unit" else 1, np.float32)
     sampled = aligned.covered & fit_on
     sampled = sampled if sampled.any() else aligned.covered
     mean, spread = np.empty(size, np.float32), np.empty(size, np.float32)
     for columns in blocks(size, 64):
         sample = aligned.features[:, columns][sampled]
         mean[columns], spread[columns] = sample.mean(axis=0), sample.std(axis=0)
-    return mean, np.where(spread > 1e-6, spread, 1.0).astype(np.float32) * np.float32(np.sqrt(size))
+    return mean, np.where(spread > 1e-6, spread, 1.0).astype(np.float32) * np.float32(np.sqrt(size) / length)

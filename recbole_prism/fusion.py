@@ -146,7 +146,7 @@ class ResidualPRISMFusion(nn.Module):
         self.decoder = nn.Linear(hidden_size, hidden_size) if self.lambda_routing else None
 
     def forward(self, pooled, pooled_id, select=None, context=None) -> Fused:
-        outputs, missed = self.experts(pooled, pooled_id, select)
+        outputs, missed = self.experts(pooled, select)
         available = None if self.experts_on is None else self.experts_on.expand(len(outputs), -1)
         if available is not None:
             outputs = outputs * available.unsqueeze(-1)

@@ -34,7 +34,8 @@ class Modalities(nn.Module):
         trained = trained_items(dataset)
         for name, source in sources.items():
             aligned = load_modality(config, dataset, name, source)
-            values = torch.from_numpy(feature_files.scale_features(aligned, config["feature_scaling"], trained))
+            scaling, length = config["feature_scaling"], config["feature_length"] or 1.0  # older checkpoints have none
+            values = torch.from_numpy(feature_files.scale_features(aligned, scaling, trained, length))
             covered = torch.from_numpy(aligned.covered)
             self.coverage[name] = aligned.covered
             _log_coverage(dataset, name, aligned)

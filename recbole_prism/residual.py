@@ -41,13 +41,13 @@ class Perceptrons(nn.Module):
 class ResidualExperts(nn.Module):
     """s_m = S_m(h_m) and j = J([h_1; ...; h_M]) are MLPs, trained by the recommendation loss. Of them
 
-    unique_m   = s_m - E[s_m | h_m' of all m' != m, h_id],
-    redundancy = sum_m E[s_m | h_m' of all m' != m, h_id],
+    unique_m   = s_m - E[s_m | h_m' of all m' != m],
+    redundancy = sum_m E[s_m | h_m' of all m' != m],
     synergy    = j - sum_m A_m(h_m), the best such sum.
 
     Each E and the A_m are MLPs too, trained to the least squares by a loss that trains nothing else, and left alone by
     every other loss. Where modalities are independent redundancy vanishes, where one tells all of another unique does,
-    and what a sum of functions of one modality each can be is not in synergy. Ids tell whose modalities go together.
+    and what a sum of functions of one modality each can be is not in synergy.
     """
 
     def __init__(self, modalities: list[str], hidden_size: int, *, expert_hidden_size: int, dropout: float) -> None:
@@ -56,11 +56,11 @@ class ResidualExperts(nn.Module):
         self.names = expert_names(modalities)
         self.single = Perceptrons(n, hidden_size, *sizes, dropout=dropout)
         self.joint = Perceptrons(1, n * hidden_size, *sizes, dropout=dropout)
-        self.from_others = Perceptrons(n, (n + 1) * hidden_size, *sizes) if n > 1 else None
+        self.from_others = Perceptrons(n, n * hidden_size, *sizes) if n > 1 else None
         self.additive = Perceptrons(n, hidden_size, *sizes)
 
-    def forward(self, pooled: Tensor, pooled_id: Tensor, select: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """pooled [T, M, D], pooled_id [T, D] -> outputs [T, K, D]; the share of variance that the regressions miss.
+    def forward(self, pooled: Tensor, select: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """pooled [T, M, D] -> outputs [T, K, D]; the share of variance that the regressions miss.
 
         ``select`` [S]: the histories that this share is taken on (None: all).
         """
@@ -70,20 +70,18 @@ class ResidualExperts(nn.Module):
         missed = _missed_share(apart, joint, select)
         shared = torch.zeros_like(single)
         if self.from_others is not None:
-            shared = self._estimate(pooled.detach(), pooled_id.detach())
+            shared = self._from_others(pooled.detach())
             missed = missed + _missed_share(shared, single, select)
         shared = shared.detach()
         redundancy = (shared + single - single.detach()).sum(0)  # the estimate's value, s_m's gradient
         synergy = (joint - apart.detach())[0]
         return torch.stack([*(single - shared), synergy, redundancy], 1), missed
 
-    def _estimate(self, pooled: Tensor, pooled_id: Tensor) -> Tensor:
-        """E[s_m | other modalities, ids], [M, T, D]."""
+    def _from_others(self, pooled: Tensor) -> Tensor:
+        """E[s_m | other modalities], [M, T, D]."""
         n = pooled.shape[1]
         others = ~torch.eye(n, dtype=torch.bool, device=pooled.device)
-        inputs = (pooled.unsqueeze(0) * others[:, None, :, None]).flatten(2)  # [M, T, M D]
-        ids = F.layer_norm(pooled_id, pooled_id.shape[-1:]).expand(n, -1, -1)
-        return self.from_others(torch.cat([inputs, ids], dim=2))
+        return self.from_others((pooled.unsqueeze(0) * others[:, None, :, None]).flatten(2))
 
 
 def _missed_share(estimate: Tensor, target: Tensor, select: Tensor | None) -> Tensor:

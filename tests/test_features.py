@@ -124,11 +124,15 @@ def test_standardize_is_fitted_on_covered_training_items_only():
     np.testing.assert_allclose(scaled[1:3, 1], 0)  # a constant dimension is centred, not blown up
     np.testing.assert_allclose(scaled[3, 0] * np.sqrt(2), 98)
     np.testing.assert_array_equal(scaled[[0, 4]], 0)
+    longer = scale_features(aligned, "standardize", np.array([False, True, True, False, True]), length=3.0)
+    np.testing.assert_allclose(longer, 3 * scaled, rtol=1e-6)
 
 
-def test_unit_scaling_gives_length_one():
+@pytest.mark.parametrize("length", [1.0, 5.0])
+def test_unit_scaling_gives_every_vector_the_length(length):
     aligned = align(FeatureFile(TOKENS, VECTORS + 1), ["[PAD]", *TOKENS])
-    np.testing.assert_allclose(np.linalg.norm(scale_features(aligned, "unit", aligned.covered), axis=1), [0, 1, 1, 1])
+    scaled = scale_features(aligned, "unit", aligned.covered, length)
+    np.testing.assert_allclose(np.linalg.norm(scaled, axis=1), np.array([0, 1, 1, 1]) * length, rtol=1e-6)
 
 
 def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):

@@ -16,14 +16,14 @@ def fitted(image: torch.Tensor, text: torch.Tensor) -> dict[str, torch.Tensor]:
     """Outputs of experts whose MLPs are random and whose regressions are trained, by name."""
     torch.manual_seed(0)
     experts = ResidualExperts(["image", "text"], D, expert_hidden_size=32, dropout=0.0)
-    pooled, ids = torch.stack([image, text], 1), torch.randn(len(image), D)
+    pooled = torch.stack([image, text], 1)
     optimizer = torch.optim.Adam(experts.parameters(), lr=0.02)
     for _ in range(200):
-        missed = experts(pooled, ids)[1]
+        missed = experts(pooled)[1]
         optimizer.zero_grad()
         missed.backward()
         optimizer.step()
-    return dict(zip(experts.names, experts(pooled, ids)[0].detach().unbind(1), strict=True))
+    return dict(zip(experts.names, experts(pooled)[0].detach().unbind(1), strict=True))
 
 
 def spread(x: torch.Tensor) -> float:
@@ -51,7 +51,7 @@ def test_independent_modalities_have_no_redundancy():
 
 def test_regressions_learn_from_their_own_loss_only():
     experts = ResidualExperts(["image", "text"], D, expert_hidden_size=8, dropout=0.0)
-    outputs, missed = experts(torch.randn(9, 2, D), torch.randn(9, D))
+    outputs, missed = experts(torch.randn(9, 2, D))
     regressions = [p for part in (experts.from_others, experts.additive) for p in part.parameters()]
     others = [*experts.single.parameters(), *experts.joint.parameters()]
     by_outputs = torch.autograd.grad(outputs.square().sum(), regressions + others, retain_graph=True, allow_unused=True)
@@ -64,8 +64,8 @@ def test_regressions_learn_from_their_own_loss_only():
 
 def test_unique_parts_and_redundancy_sum_to_all_that_single_modalities_tell():
     experts = ResidualExperts(["a", "b", "c"], D, expert_hidden_size=8, dropout=0.0)
-    pooled, ids = torch.randn(9, 3, D), torch.randn(9, D)
-    outputs, _ = experts(pooled, ids)
+    pooled = torch.randn(9, 3, D)
+    outputs, _ = experts(pooled)
     told = experts.single(pooled.transpose(0, 1)).sum(0)
     torch.testing.assert_close(outputs[:, :3].sum(1) + outputs[:, 4], told)
 

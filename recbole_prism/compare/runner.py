@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -101,7 +102,9 @@ def _start(job: Job, folder: Path, environment: dict[str, str], gpu: str | None)
 
 
 def failure(folder: Path) -> str:
-    """The last line that a job wrote, and where the rest is."""
+    """The error that ended a job, else the last line that it wrote, and where the rest is."""
     lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "killed before it wrote anything")
+    lines = [line.strip() for line in reversed(lines) if line.strip()]
+    errors = (line for line in lines if re.match(r"error: |[\w.]*(Error|Exception|Interrupt)\b", line))
+    last = next(errors, lines[0] if lines else "killed before it wrote anything")
     return f"{last[:300]} ({folder / 'log.txt'})"

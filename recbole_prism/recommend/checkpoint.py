@@ -163,8 +163,8 @@ def _scalings(config, dataset, train, model) -> dict[str, Scaling]:
     scalings = {}
     for name, source in modality_sources(config).items():
         aligned = load_modality(config, dataset, name, source)
-        mean, spread = scaling_statistics(aligned, config["feature_scaling"], trained_items(train))
-        scalings[name] = Scaling(config["feature_scaling"], mean, spread)
+        scaling, length = config["feature_scaling"], config["feature_length"] or 1.0
+        scalings[name] = Scaling(scaling, *scaling_statistics(aligned, scaling, trained_items(train), length))
     return scalings
 
 

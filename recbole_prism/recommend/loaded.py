@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from recbole_prism.errors import PRISMError
+from recbole_prism.features import to_unit
 from recbole_prism.recommend.catalogue import Catalogue, Histories
 
 
 @dataclass
 class Scaling:
-    """How one modality's raw features became what the model sees: (x - mean) / spread, or x at length 1, or x."""
+    """How one modality's raw features became what the model sees: (x - mean) / spread, or x / |x| / spread."""
 
     kind: str
     mean: np.ndarray
@@ -23,7 +24,7 @@ class Scaling:
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Raw features [n, d] -> scaled float32 [n, d]."""
         if self.kind == "unit":
-            return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+            return to_unit(features, self.spread).astype(np.float32)
         return ((features - self.mean) / self.spread).astype(np.float32)
 
 

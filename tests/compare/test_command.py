@@ -14,9 +14,13 @@ from recbole_prism.__main__ import main
 
 
 @pytest.fixture
-def plan(settings, tmp_path):
-    """A plan of a general, a sequential and a PRISM model, the last with features that no run can find."""
+def plan(settings, data_path, tmp_path):
+    """A plan of a general, a sequential and a PRISM model, the last with features that no run can find.
+
+    What to load is said by the dataset's yaml alone, as ``recbole-prism prepare`` leaves it.
+    """
     del settings["checkpoint_dir"]
+    (data_path / "tiny" / "tiny.yaml").write_text(yaml.safe_dump({"load_col": settings.pop("load_col")}))
     models = {"Pop": None, "SASRec": None, "PRISM_GRU4Rec": {"modalities": ["nothing"]}}
     file = tmp_path / "plan.yaml"
     file.write_text(yaml.safe_dump({"models": models, "datasets": ["tiny"], "seeds": [3], "settings": settings}))

@@ -46,3 +46,17 @@ def test_each_job_is_told_its_gpu_and_its_share_of_the_cores(monkeypatch, tmp_pa
     assert runner.run_jobs(jobs, tmp_path, at_once=2, report=lambda job, what: None) == []
     assert [gpu for gpu, _ in started] == ["4", "7"]
     assert all(env["OMP_NUM_THREADS"] == "3" for _, env in started)
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("one\nrecbole.Error: what\nValueError: no [x] in [a\n    b\n].\n", "ValueError: no [x] in [a"),
+        ("error: no such file\n", "error: no such file"),
+        ("epoch 1\nKilled\n", "Killed"),
+        ("", "killed before it wrote anything"),
+    ],
+)
+def test_a_failure_is_the_error_and_not_its_last_line(tmp_path, log, said):
+    (tmp_path / "log.txt").write_text(log)
+    assert runner.failure(tmp_path) == f"{said} ({tmp_path / 'log.txt'})"
