@@ -114,6 +114,7 @@ def trained(settings, tmp_path):
         own = {"data_path": str(tmp_path / "made"), "fusion": fusion, "add_projections": False, "projection_init": 1.0}
         sizes = {"hidden_size": 16, "n_layers": 1, "train_batch_size": 128, "learning_rate": 0.005, "topk": [5]}
         settings.update(own, **sizes, valid_metric="Recall@5")
+        settings["lambda_routing"] = 0.1  # on so few rows a larger one settles before the regressions do
         for key in ("load_col", "MAX_ITEM_LIST_LENGTH"):
             del settings[key]
         config = Config(model="PRISM_SASRec", dataset="toy", config_dict=settings)
