@@ -76,7 +76,9 @@ class MINE(nn.Module):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.critic = nn.Sequential(nn.Linear(2 * hidden_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, 1))
+        # no bias at the end: a constant cancels from the bound
+        output = nn.Linear(hidden_size, 1, bias=False)
+        self.critic = nn.Sequential(nn.Linear(2 * hidden_size, hidden_size), nn.GELU(), output)
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """a, b [S, D] -> the bound, whose gradient leaves the critic alone, and its negative, which trains it alone."""
