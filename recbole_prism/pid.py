@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -118,7 +119,9 @@ def model_columns(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
         return {}
     from recbole_prism.recommend import Recommender, survey
 
-    population = survey(Recommender.load(arguments.model, data_path=arguments.data_path), n_users=1000, history="test")
+    here = (Path(arguments.data_path) / arguments.name).is_dir()  # else a dataset that RecBole brings
+    recommender = Recommender.load(arguments.model, data_path=arguments.data_path if here else None)
+    population = survey(recommender, n_users=1000, history="test")
     summary = population.summary
     if not population.experts:
         raise PRISMError(f"{arguments.model}: has no experts whose weights could stand beside the bits")
