@@ -28,7 +28,7 @@ FIELDS = {
 
 def settings_of(model: str, rows: int) -> dict:
     """Keys that a backbone needs on ml-100k."""
-    settings = {"train_batch_size": rows}
+    settings = {"train_batch_size": rows, **BACKBONES[model].defaults}  # FEARec's contrast for the plain model too
     if BACKBONES[model].needs == ITEM_FIELDS:
         settings |= FIELDS
     if "CE" in BACKBONES[model].losses:
