@@ -101,6 +101,7 @@ CHECKS: dict[str, Check] = {
     "window_offset": BOOL,
     "num_negatives": POSITIVE_INT,
     "negative_distribution": _one_of("popularity", "uniform"),
+    "torch_compile": (lambda value: isinstance(value, (bool, str)), "True, False or the name of a backend of torch"),
     "report": BOOL,
     "resume": (lambda value: value is None or isinstance(value, str), "the path of a checkpoint"),
 }

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_prism.distributed.sharding import batch_spread
+from recbole_prism.training.kernels import dropout_factor
 
 
 def expert_names(modalities: list[str]) -> list[str]:
@@ -84,9 +85,7 @@ class InteractionExperts(nn.Module):
 
         The clean and the perturbed passes share it, so that the losses compare inputs and not what dropout hit.
         """
-        if not self.training or self.dropout.p == 0:
-            return None
-        return self.dropout(torch.ones_like(before_activation))
+        return dropout_factor(self.dropout, before_activation)
 
     def draw_noise(self, pooled: Tensor) -> Tensor:
         """r of Eq. 3-4, drawn anew each step: [T, M, D].

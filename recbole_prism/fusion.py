@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from recbole_prism.distributed import processes
 from recbole_prism.experts import InteractionExperts
-from recbole_prism.fused import Context, Fused
+from recbole_prism.fused import Context, Fused, mix
 from recbole_prism.mrdib import Bottleneck, MRdIBFusion
 from recbole_prism.residual import ResidualExperts, routing_loss
 
@@ -71,7 +71,7 @@ class PRISMFusion(nn.Module):
         else:
             outputs = outputs * self.experts_on.unsqueeze(-1)
             weights = self.gate(outputs, pooled_id, self.experts_on.expand(len(outputs), -1))
-        vector = torch.einsum("tk,tkd->td", weights, outputs)  # Eq. 11
+        vector = mix(weights, outputs)  # Eq. 11
         if not self.training or not any(self.loss_weights.values()):
             return Fused(vector, {}, weights)
         if self.compares_predictions:
@@ -151,7 +151,7 @@ class ResidualPRISMFusion(nn.Module):
         if available is not None:
             outputs = outputs * available.unsqueeze(-1)
         weights = self.gate(outputs, pooled_id, available)
-        vector = torch.einsum("tk,tkd->td", weights, outputs)
+        vector = mix(weights, outputs)
         if not self.training:
             return Fused(vector, {}, weights)
         losses = {"residual_fit": missed}
@@ -220,7 +220,7 @@ class GateFusion(nn.Module):
 
     def forward(self, pooled, pooled_id, select=None, context=None) -> Fused:
         weights = self.gate(pooled, pooled_id, None if context is None else context.available)
-        return Fused(torch.einsum("tm,tmd->td", weights, pooled), {}, weights)
+        return Fused(mix(weights, pooled), {}, weights)
 
 
 class AttentionFusion(nn.Module):
@@ -236,7 +236,7 @@ class AttentionFusion(nn.Module):
     def forward(self, pooled, pooled_id, select=None, context=None) -> Fused:
         scores = torch.einsum("td,tmd->tm", self.query(pooled_id), self.key(pooled)) / math.sqrt(pooled.shape[-1])
         weights = masked_softmax(scores, None if context is None else context.available)
-        return Fused(torch.einsum("tm,tmd->td", weights, self.value(pooled)), {}, weights)
+        return Fused(mix(weights, self.value(pooled)), {}, weights)
 
 
 def build_gate(config, n_weights: int, hidden_size: int) -> Gate:

@@ -19,6 +19,7 @@ from recbole_prism.fused import Context
 from recbole_prism.fusion import build_fusion
 from recbole_prism.modalities import Modalities
 from recbole_prism.prediction import hooked, prediction_losses
+from recbole_prism.training.compiling import compile_fusion
 from recbole_prism.training.kernels import use_fast_kernels
 
 
@@ -46,6 +47,7 @@ class PRISMMixin:
         if self.score_items == "content":
             _score_content(self.item_embedding, self._content)
         use_fast_kernels(self)
+        compile_fusion(self.fusion, config["torch_compile"])
 
     # -- RecBole's interface -----------------------------------------------------------------------------------------
 

@@ -27,18 +27,30 @@ class FastDropout(nn.Dropout):
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, p: float) -> Tensor:
-        dropped = min(max(round(p * LEVELS), 1), LEVELS - 1)
-        bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        bits = bits[: x.numel()].view(x.shape).to(torch.float32)  # comparing floats is faster than comparing int16
-        factor = torch.empty_like(x, memory_format=torch.contiguous_format)
-        torch.ge(bits, dropped - LEVELS // 2, out=factor)
-        factor *= LEVELS / (LEVELS - dropped)
+        factor = _draw_factor(x, p)
         ctx.save_for_backward(factor)
         return x * factor
 
     @staticmethod
     def backward(ctx, upstream: Tensor):
         return upstream * ctx.saved_tensors[0], None
+
+
+def _draw_factor(x: Tensor, p: float) -> Tensor:
+    dropped = min(max(round(p * LEVELS), 1), LEVELS - 1)
+    bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    bits = bits[: x.numel()].view(x.shape).to(torch.float32)  # comparing floats is faster than comparing int16
+    factor = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return torch.ge(bits, dropped - LEVELS // 2, out=factor).mul_(LEVELS / (LEVELS - dropped))
+
+
+def dropout_factor(dropout: nn.Dropout, x: Tensor) -> Tensor | None:
+    """What ``dropout`` would multiply x with, in its shape and type; None where nothing is dropped."""
+    if not dropout.training or dropout.p == 0:
+        return None
+    if isinstance(dropout, FastDropout) and x.device.type == "cpu":
+        return _draw_factor(x.detach(), dropout.p)
+    return dropout(torch.ones_like(x, requires_grad=False))
 
 
 def use_fast_kernels(model: nn.Module) -> None:
