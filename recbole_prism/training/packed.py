@@ -71,9 +71,12 @@ class PackedMixin:
         )
 
     def sync_grad_loss(self):
-        """RecBole's, which touches every parameter for DistributedDataParallel, less the table: any loss reaches it."""
+        """RecBole's, which gives every parameter a gradient for DistributedDataParallel, in one operation of autograd.
+
+        The table is left out: any loss reaches it.
+        """
         table = self.model.item_embedding._parameters["weight"]
-        return sum(parameter.sum() * 0 for parameter in self.model.parameters() if parameter is not table)
+        return _Zero.apply(*(parameter for parameter in self.model.parameters() if parameter is not table))
 
     def _build_optimizer(self, **kwargs) -> torch.optim.Optimizer:
         """RecBole's; Adam and AdamW in torch's fused form, one pass over the parameters instead of ten."""
@@ -83,6 +86,19 @@ class PackedMixin:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         options = {key: optimizer.defaults[key] for key in ("lr", "betas", "eps", "weight_decay", "amsgrad")}
         return type(optimizer)(parameters, **options, fused=True)
+
+
+class _Zero(torch.autograd.Function):
+    """0 with a gradient of 0 for each of the parameters."""
+
+    @staticmethod
+    def forward(ctx, *parameters):
+        ctx.save_for_backward(*parameters)
+        return parameters[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return tuple(torch.zeros_like(parameter) for parameter in ctx.saved_tensors)
 
 
 class ResumableMixin:
