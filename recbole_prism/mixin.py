@@ -224,9 +224,10 @@ class PRISMMixin:
 
 
 class ContentEmbedding(nn.Embedding):
-    """An item table whose rows, where candidates are scored, are e_id(i) + sum_m p_m(i) (``score_items: content``).
+    """An item table whose rows, where candidates are scored, are e_id(i) + c * sum_m p_m(i) (``score_items: content``).
 
-    Parameters, state dict and lookups inside the backbone's ``forward`` are those of the plain table.
+    ``content_scale`` c [D] is learned and starts at 0: projections move much faster than embeddings, and what they
+    tell of candidates has to be of use before it counts. Lookups in the backbone's ``forward`` are of the plain table.
     """
 
     scoring = True
@@ -234,12 +235,13 @@ class ContentEmbedding(nn.Embedding):
     @property
     def weight(self) -> Tensor:
         table = self._parameters["weight"]
-        return table + self.content().to(table.dtype) if self.scoring else table
+        return table + (self.content() * self.content_scale).to(table.dtype) if self.scoring else table
 
 
 def _score_content(embedding: nn.Embedding, content: Callable[[], Tensor]) -> None:
     embedding.__class__ = ContentEmbedding
     embedding.content = content
+    embedding.content_scale = nn.Parameter(torch.zeros(embedding.embedding_dim))
 
 
 def prefix_sum(x: Tensor) -> Tensor:

@@ -196,13 +196,17 @@ def test_content_scores_rank_candidates_by_embedding_plus_projections(build, nam
     _, model, _ = build(name, score_items="content", **ROWS)
     model.double().eval()
     interaction = rows([3, 8])
+    untrained = model.full_sort_predict(interaction)
+    scale = model.item_embedding.content_scale
+    scale.data.copy_(torch.randn(len(scale)))
     scores = model.full_sort_predict(interaction)
-    content = model.modalities()[0].sum(1)
+    content = model.modalities()[0].sum(1) * scale
     with torch.no_grad():
         model.item_embedding.scoring = False
         by_id = model.full_sort_predict(interaction)
         table = model.item_embedding.weight[: model.n_items]
         model.item_embedding.scoring = True
+    torch.testing.assert_close(untrained, by_id)
     bias = getattr(model, "output_bias", 0)
     hidden = torch.linalg.lstsq(table[1:], (by_id - bias)[:, 1:].T).solution.T
     torch.testing.assert_close(scores - by_id, hidden @ content[: model.n_items].T)
