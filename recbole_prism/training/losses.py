@@ -14,7 +14,7 @@ from torch import Tensor
 from recbole_prism.training.asynchronous import ASYNCHRONOUS
 
 CHUNK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 25}  # logits held at a time: a CPU's cache, a GPU's occupancy
-CHUNK_ROWS = 32  # fewer rows make slow matrix products
+CHUNK_ROWS = 32  # fewer rows make slow matrix products, and so do numbers of rows that are no multiple of it
 
 
 def linear_cross_entropy(states: Tensor, table: Tensor, targets: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -38,7 +38,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, states, table, targets, bias, product_type):
         n_targets, n_items = len(targets), len(table)
-        rows = max(CHUNK_ROWS, CHUNK_ELEMENTS.get(states.device.type, 1 << 22) // n_items)
+        at_once = CHUNK_ELEMENTS.get(states.device.type, 1 << 22) // n_items
+        rows = max(CHUNK_ROWS, at_once - at_once % CHUNK_ROWS)
         needs_grad = any(ctx.needs_input_grad)
         grad_states, grad_table = torch.empty_like(states), torch.zeros_like(table)
         grad_bias = None if bias is None else torch.zeros_like(bias)
