@@ -30,7 +30,7 @@ class Encoder:
         self.device = device
 
     def prepare_image(self, picture: Any) -> Any:
-        """A PIL image in RGB -> what ``encode`` takes in a list."""
+        """A PIL image in RGB -> what ``encode`` takes in a list; never asked of an encoder without ``image``."""
         raise NotImplementedError
 
     def prepare_texts(self, texts: Sequence[str]) -> list[Any]:

@@ -67,7 +67,7 @@ class Scorer:
         self.model.eval()
         lengths = np.array([min(len(history), self.max_length) for history in histories])
         order = np.argsort(lengths, kind="stable")
-        at_once = max(1, SCORES_AT_ONCE.get(self.model.device.type, 2**19) // self.n_items)
+        at_once = max(1, SCORES_AT_ONCE.get(self.model.device.type, SCORES_AT_ONCE["cpu"]) // self.n_items)
         at_once -= at_once % MULTIPLE if at_once > MULTIPLE else 0
         if self.encode:
             yield from self._packed_batches(histories, lengths, order, at_once)

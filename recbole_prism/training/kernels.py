@@ -37,6 +37,7 @@ class _Dropout(torch.autograd.Function):
 
 
 def _draw_factor(x: Tensor, p: float) -> Tensor:
+    """0 with probability p, else 1 / (1 - p), for each element of x."""
     dropped = min(max(round(p * LEVELS), 1), LEVELS - 1)
     bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     bits = bits[: x.numel()].view(x.shape).to(torch.float32)  # comparing floats is faster than comparing int16
@@ -50,7 +51,7 @@ def dropout_factor(dropout: nn.Dropout, x: Tensor) -> Tensor | None:
         return None
     if isinstance(dropout, FastDropout) and x.device.type == "cpu":
         return _draw_factor(x.detach(), dropout.p)
-    return dropout(torch.ones_like(x, requires_grad=False))
+    return dropout(torch.ones_like(x))
 
 
 def use_fast_kernels(model: nn.Module) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from recbole_prism.training import losses
-from recbole_prism.training.kernels import FastDropout
+from recbole_prism.training.kernels import FastDropout, dropout_factor
 from recbole_prism.training.losses import NegativeSampler, linear_cross_entropy, sampled_cross_entropy
 
 
@@ -78,3 +78,14 @@ def test_fast_dropout_keeps_the_mean_and_the_share(p):
     dropped.sum().backward()
     assert torch.equal(x.grad, dropped.detach())
     assert FastDropout(p).eval()(x) is x
+
+
+@pytest.mark.parametrize("kind", [FastDropout, torch.nn.Dropout])
+def test_a_dropout_factor_is_what_dropout_multiplies_with(kind):
+    x = torch.randn(50, 31, requires_grad=True)
+    torch.manual_seed(0)
+    dropped = kind(0.3)(x)
+    torch.manual_seed(0)
+    factor = dropout_factor(kind(0.3), x)
+    assert not factor.requires_grad and torch.equal(x * factor, dropped)
+    assert dropout_factor(kind(0.3).eval(), x) is None and dropout_factor(kind(0.0), x) is None

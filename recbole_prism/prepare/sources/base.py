@@ -19,7 +19,7 @@ Item = dict[str, Any]
 
 
 class Source:
-    """One kind of raw data.
+    """One kind of raw data. A subclass gives ``interactions`` or, where lines are many, ``interaction_blocks``.
 
     ``interactions`` yields (user, item, rating, time) in the file's order, NaN for what is missing. ``items`` yields
     dictionaries with ``item_id``, any of ``fields``, ``images`` (a list of {"url": ...} or {"path": ...}) for the
