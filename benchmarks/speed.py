@@ -64,10 +64,10 @@ class Run:
         network = get_model(name)(config, self.train._dataset).to(config["device"])
         self.trainer = get_trainer(config["MODEL_TYPE"], name)(config, network)
         self.trainer.eval_collector.data_collect(self.train)
-        self.packed = config["training_mode"] == "packed"
+        self.packed = bool(config["unpadded"])
         self.steps_per_epoch = len(self._batches())
         self.n_targets = len(self.train._dataset)
-        if hasattr(self.trainer, "packed"):
+        if hasattr(self.trainer, "encode"):
             from recbole_prism.training.masking import use_fast_masking
 
             use_fast_masking(self.train, config)

@@ -129,15 +129,6 @@ def check_config(config, model: str) -> None:
     _check_fusion(values)
     _check_lambdas(values)
     _check_experts_off(values)
-    _check_prediction(values)
-
-
-def _check_prediction(values: dict) -> None:
-    """Predictions of several variants of a row take passes over rows."""
-    if values["expert_loss_on"] == "prediction" and values["fusion"] in ("prism", "prism+mib"):
-        if values.get("training_mode") == "packed":
-            raise PRISMError("expert_loss_on: prediction needs training_mode: rows")
-        values["training_mode"] = "rows"
 
 
 def _check_backbone(values: dict, name: str) -> None:

@@ -18,7 +18,7 @@ from recbole_prism.distributed import processes
 from recbole_prism.experts import InteractionExperts
 from recbole_prism.fused import Context, Fused, mix
 from recbole_prism.mrdib import Bottleneck, MRdIBFusion
-from recbole_prism.residual import ResidualExperts, routing_loss
+from recbole_prism.residual import PointwiseInformation, ResidualExperts, routing_loss, shares_of
 
 
 class Gate(nn.Module):
@@ -128,37 +128,45 @@ class BottleneckPRISMFusion(PRISMFusion):
 
 
 class ResidualPRISMFusion(nn.Module):
-    """``prism+residual``: residual experts under PRISM's gate, and a loss that tells the gate which expert knows."""
+    """``prism+residual``: residual experts under a gate that learns how much of the next item each part tells.
+
+    ``kind`` [T, K] is what the ids of a history let expect of that, so that groups of users may differ in it.
+    """
 
     def __init__(self, config, modalities: list[str], hidden_size: int) -> None:
         super().__init__()
+        width = config["expert_hidden_size"]
         self.experts = ResidualExperts(
-            modalities,
-            hidden_size,
-            expert_hidden_size=config["expert_hidden_size"],
-            dropout=config["expert_dropout"],
+            modalities, hidden_size, expert_hidden_size=width, dropout=config["expert_dropout"]
         )
         self.names = self.experts.names
-        self.gate = build_gate(config, len(self.names), hidden_size)
+        n_experts = len(self.names)
+        self.gate = build_gate(config, n_experts, hidden_size, n_vectors=len(modalities) + 1)
+        self.kind = nn.Sequential(nn.Dropout(config["fusion_dropout"]), nn.Linear(hidden_size, n_experts))
+        self.information = PointwiseInformation(len(modalities), n_experts, hidden_size, width)
         on = torch.tensor([name not in config["experts_off"] for name in self.names])
         self.register_buffer("experts_on", None if on.all() else on, persistent=False)
         self.lambda_routing = float(config["lambda_routing"])
-        self.decoder = nn.Linear(hidden_size, hidden_size) if self.lambda_routing else None
 
     def forward(self, pooled, pooled_id, select=None, context=None) -> Fused:
-        outputs, missed = self.experts(pooled, select)
+        single, joint = self.experts.tell(pooled)
+        kind = torch.softmax(self.kind(pooled_id.detach()), dim=-1)
+        outputs, missed = self.experts(pooled, single, joint, kind, select)
         available = None if self.experts_on is None else self.experts_on.expand(len(outputs), -1)
         if available is not None:
             outputs = outputs * available.unsqueeze(-1)
-        weights = self.gate(outputs, pooled_id, available)
+        weights = self.gate(torch.cat([single, joint]).transpose(0, 1), pooled_id, available)
         vector = mix(weights, outputs)
         if not self.training:
             return Fused(vector, {}, weights)
         losses = {"residual_fit": missed}
-        if self.decoder is not None and context is not None and context.targets is not None:
-            chosen, trusted = (outputs, weights) if select is None else (outputs[select], weights[select])
-            states = self.decoder(chosen)
-            losses["routing"] = self.lambda_routing * routing_loss(states, trusted, context.targets, context.table)
+        if context is not None and context.targets is not None:
+            chosen = slice(None) if select is None else select
+            fit, information = self.information(pooled[chosen], kind[chosen], context.targets, context.table)
+            shares = shares_of(information)
+            shares = shares if available is None else shares * self.experts_on
+            losses["information_fit"] = fit + routing_loss(shares, kind[chosen])
+            losses["routing"] = self.lambda_routing * routing_loss(shares, weights[chosen])
         return Fused(vector, losses, weights)
 
 
@@ -239,10 +247,10 @@ class AttentionFusion(nn.Module):
         return Fused(mix(weights, self.value(pooled)), {}, weights)
 
 
-def build_gate(config, n_weights: int, hidden_size: int) -> Gate:
-    """The gate over ``n_weights`` vectors of size ``hidden_size`` and the id pool."""
+def build_gate(config, n_weights: int, hidden_size: int, n_vectors: int | None = None) -> Gate:
+    """The gate that reads ``n_vectors`` of size ``hidden_size`` (None: the ``n_weights`` it weighs) and the id pool."""
     return Gate(
-        (n_weights + 1) * hidden_size,
+        ((n_vectors or n_weights) + 1) * hidden_size,
         n_weights,
         config["fusion_hidden_size"],
         dropout=config["fusion_dropout"],

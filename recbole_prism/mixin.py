@@ -21,6 +21,7 @@ from recbole_prism.modalities import Modalities
 from recbole_prism.prediction import hooked, prediction_losses
 from recbole_prism.training.compiling import compile_fusion
 from recbole_prism.training.kernels import use_fast_kernels
+from recbole_prism.training.packing import PackedBatch
 
 
 class PRISMMixin:
@@ -152,32 +153,29 @@ class PRISMMixin:
         """[...] -> [..., 1]: neither padding nor a mask token, which has a place but no content."""
         return ((items > 0) & (items < self.n_contents)).unsqueeze(-1)
 
-    def enrich_packed(
-        self,
-        items: Tensor,
-        embedded: Tensor,
-        sum_prefixes: Callable[[Tensor], Tensor],
-        select,
-        targets=None,
-        distinct=None,
-    ) -> Tensor:
-        """Item inputs of packed sequences (scope ``causal``): items [T], embedded [T, D] -> [T, D].
+    def enrich_packed(self, batch: PackedBatch, embedded: Tensor) -> Tensor:
+        """Item inputs of packed windows: embedded [T, D] -> [T, D]. Expert losses are taken where windows are trained.
 
-        ``sum_prefixes`` sums [T, C] over the positions of the same sequence up to each one; ``select`` [S] names the
-        positions that are trained (None: all), on which expert losses are taken; ``targets`` [S] their next items;
-        ``distinct``: what ``torch.unique`` says of the items, if it is known.
+        In scope ``sequence`` a window is a row: its one fused vector is added at all of its places.
         """
+        items = batch.items
         if len(items) < self.n_items and (self.training or torch.is_grad_enabled()):
-            unique, place = distinct or torch.unique(items, return_inverse=True)
+            unique, place = batch.distinct()
             projected, available = self.modalities(unique)
         else:
             place = items
             projected, available = self.project_table()
         available = available.to(embedded.dtype)
-        gathered = torch.cat([projected.flatten(1).to(embedded.dtype), available], 1)[place]
+        per_item = torch.cat([projected.flatten(1).to(embedded.dtype), available], 1)
         n_modalities, width = available.shape[1], projected.shape[2]
-        sums = sum_prefixes(torch.cat([gathered, embedded, embedded.new_ones(len(items), 1)], 1))
-        fused = self.fuse(sums, n_modalities, select=select, targets=targets)
+        gathered = per_item[place]
+        tokens = torch.cat([gathered, embedded, embedded.new_ones(len(items), 1)], 1)
+        if self.fusion_scope == "sequence":
+            window = batch.window_of_tokens()
+            sums = tokens.new_zeros(len(batch.lengths), tokens.shape[1]).index_add(0, window, tokens)
+            fused = self.fuse(sums, n_modalities, targets=batch.targets)[window]
+        else:
+            fused = self.fuse(batch.sum_prefixes(tokens), n_modalities, select=batch.select, targets=batch.targets)
         if self.add_projections:
             fused = fused + gathered[:, : n_modalities * width].unflatten(1, (n_modalities, width)).sum(1)
         return embedded + fused

@@ -138,5 +138,5 @@ def test_prediction_mode_trains_backbone_and_experts_and_needs_rows(build):
     losses = dict(zip(model.loss_names, values, strict=True))
     (losses["unique_image"] + losses["synergy"]).backward()
     assert model.gru_layers.weight_hh_l0.grad.any() and model.fusion.experts.weight_out.grad[2].any()
-    with pytest.raises(PRISMError, match="expert_loss_on: prediction needs training_mode: rows"):
+    with pytest.raises(PRISMError, match="expert_loss_on: prediction compares predictions"):
         build("PRISM_GRU4Rec", expert_loss_on="prediction", training_mode="packed")

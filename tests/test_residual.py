@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from recbole_prism.residual import EVEN, ResidualExperts, routing_loss
+from recbole_prism.residual import PointwiseInformation, ResidualExperts, routing_loss, shares_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 D = 6
@@ -16,14 +18,14 @@ def fitted(image: torch.Tensor, text: torch.Tensor) -> dict[str, torch.Tensor]:
     """Outputs of experts whose MLPs are random and whose regressions are trained, by name."""
     torch.manual_seed(0)
     experts = ResidualExperts(["image", "text"], D, expert_hidden_size=32, dropout=0.0)
-    pooled = torch.stack([image, text], 1)
+    pooled, kind = torch.stack([image, text], 1), torch.full((len(image), 4), 0.25)
     optimizer = torch.optim.Adam(experts.parameters(), lr=0.02)
     for _ in range(200):
-        missed = experts(pooled)[1]
+        missed = experts(pooled, *experts.tell(pooled), kind)[1]
         optimizer.zero_grad()
         missed.backward()
         optimizer.step()
-    return dict(zip(experts.names, experts(pooled)[0].detach().unbind(1), strict=True))
+    return dict(zip(experts.names, experts(pooled, *experts.tell(pooled), kind)[0].detach().unbind(1), strict=True))
 
 
 def spread(x: torch.Tensor) -> float:
@@ -51,7 +53,8 @@ def test_independent_modalities_have_no_redundancy():
 
 def test_regressions_learn_from_their_own_loss_only():
     experts = ResidualExperts(["image", "text"], D, expert_hidden_size=8, dropout=0.0)
-    outputs, missed = experts(torch.randn(9, 2, D))
+    pooled, kind = torch.randn(9, 2, D), torch.softmax(torch.randn(9, 4), 1)
+    outputs, missed = experts(pooled, *experts.tell(pooled), kind)
     regressions = [p for part in (experts.from_others, experts.additive) for p in part.parameters()]
     others = [*experts.single.parameters(), *experts.joint.parameters()]
     by_outputs = torch.autograd.grad(outputs.square().sum(), regressions + others, retain_graph=True, allow_unused=True)
@@ -64,19 +67,65 @@ def test_regressions_learn_from_their_own_loss_only():
 
 def test_unique_parts_and_redundancy_sum_to_all_that_single_modalities_tell():
     experts = ResidualExperts(["a", "b", "c"], D, expert_hidden_size=8, dropout=0.0)
-    pooled = torch.randn(9, 3, D)
-    outputs, _ = experts(pooled)
-    told = experts.single(pooled.transpose(0, 1)).sum(0)
+    pooled, kind = torch.randn(9, 3, D), torch.softmax(torch.randn(9, 5), 1)
+    single, joint = experts.tell(pooled)
+    outputs, _ = experts(pooled, single, joint, kind)
+    told = single.sum(0)
     torch.testing.assert_close(outputs[:, :3].sum(1) + outputs[:, 4], told)
 
 
-def test_routing_loss_by_hand():
-    torch.manual_seed(2)
-    states, table = torch.randn(4, 3, D), torch.randn(9, D)
-    weights, targets = torch.softmax(torch.randn(4, 3), 1), torch.tensor([5, 2, 5, 7])
-    losses = []
-    for row in range(4):
-        p = [torch.softmax(table[[2, 5, 7]] @ states[row, k], 0)[[2, 5, 7].index(targets[row])] for k in range(3)]
-        shares = (1 - EVEN) * weights[row] + EVEN / 3
-        losses.append(-torch.log(sum(w * q for w, q in zip(shares, p, strict=True))))
-    torch.testing.assert_close(routing_loss(states, weights, targets, table), torch.stack(losses).mean())
+def test_shares_by_hand():
+    """Columns: only the image tells, both tell (the text more), only together, misled by the image, nothing."""
+    information = torch.tensor([[1.5, 0.5, 0.0, -2.0, -1.0], [0.0, 0.75, -0.5, 1.0, 0.0], [1.5, 1.0, 2.0, 0.5, -0.5]])
+    unique_image, unique_text, synergy, redundancy = shares_of(information).T.tolist()
+    assert unique_image == [1.5, 0, 0, 0, 0] and unique_text == [0, 0.25, 0, 1, 0]
+    assert synergy == [0, 0.25, 2, 0, 0] and redundancy == [0, 0.5, 0, 0, 0]
+
+
+def test_shares_of_one_and_of_three_modalities():
+    assert shares_of(torch.tensor([[1.0], [1.5]])).tolist() == [[1.0, 0.5, 0.0]]
+    three = shares_of(torch.tensor([[1.0], [3.0], [2.0], [3.5]]))
+    assert three.tolist() == [[0.0, 1.0, 0.0, 0.5, 1.0]]
+
+
+def test_the_least_routing_loss_is_at_the_mean_share():
+    shares = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    losses = [routing_loss(shares, torch.tensor([w, 1 - w]).expand(3, 2)) for w in (0.7, 0.75, 0.8)]
+    assert losses[1] < losses[0] and losses[1] < losses[2]
+    assert routing_loss(shares[:1], torch.tensor([[0.5, 0.5]])).item() == pytest.approx(2 * math.log(2))
+
+
+@pytest.mark.parametrize("by_group", [False, True])
+def test_heads_measure_bits_among_histories_of_a_kind(by_group):
+    """y is the image's code in one group and the exclusive or of both codes in the other: log 2 nats in both."""
+    a, b, group = torch.cartesian_prod(*[torch.arange(2)] * 3).repeat(32, 1).T
+    pooled = torch.stack([F.one_hot(a, D).float(), F.one_hot(b, D).float()], 1)
+    targets, table = 1 + torch.where(group == 0, a, a ^ b), torch.eye(3, D)
+    kind = F.one_hot(group, 4).float() if by_group else torch.full((256, 4), 0.25)
+    torch.manual_seed(0)
+    information = PointwiseInformation(2, 4, D, 32)
+    optimizer = torch.optim.Adam(information.parameters(), lr=0.02)
+    for _ in range(300):
+        loss, _ = information(pooled, kind, targets, table)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    shares = shares_of(information(pooled, kind, targets, table)[1])
+    means = [shares[group == g].mean(0) / math.log(2) for g in (0, 1)]
+    if by_group:
+        torch.testing.assert_close(means[0], torch.tensor([1.0, 0, 0, 0]), atol=0.02, rtol=0)
+        torch.testing.assert_close(means[1], torch.tensor([0, 0, 1.0, 0]), atol=0.02, rtol=0)
+    else:  # in all, the image tells something of both
+        assert means[1][0] > 0.1 and means[1][2] < 0.5
+
+
+def test_the_information_loss_trains_its_heads_and_the_kind_alone(build):
+    _, model, loaders = build("PRISM_SASRec", fusion="prism+residual")
+    values = model.train().calculate_loss(next(iter(loaders[0])))
+    losses = dict(zip(model.loss_names, values, strict=True))
+    model.zero_grad()
+    losses["information_fit"].backward()
+    trained = {
+        name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()
+    }
+    assert trained and all(name.startswith(("fusion.information.", "fusion.kind.")) for name in trained)

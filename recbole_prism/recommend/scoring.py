@@ -18,7 +18,7 @@ from recbole_prism.models.table import MODELS
 from recbole_prism.recommend.loaded import Loaded
 from recbole_prism.training.encoders import PACKED
 from recbole_prism.training.kernels import use_fast_kernels
-from recbole_prism.training.modes import why_not_packed
+from recbole_prism.training.modes import why_not_encoded
 from recbole_prism.training.packing import Windows, pack
 
 # Backbones whose state after n items does not depend on how much padding follows: rows may be cut to the longest.
@@ -42,7 +42,7 @@ class Scorer:
         self.n_items = len(loaded.catalogue.tokens)
         backbone = MODELS.get(self.name, self.name)
         self.cut = backbone in PADDING_FREE
-        self.encode = PACKED[backbone] if self.cut and not why_not_packed(settings, backbone) else None
+        self.encode = PACKED[backbone] if self.cut and not why_not_encoded(settings, backbone) else None
         if self.encode:
             use_fast_kernels(self.model)
 

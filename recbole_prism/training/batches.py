@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from recbole_prism.distributed.sharding import own_share
-from recbole_prism.training.packing import GROUP_GROWTH, PackedBatch, Sequences, Windows, cut_windows, pack
+from recbole_prism.training.packing import GROUP_GROWTH, PackedBatch, Sequences, Windows, cut_rows, cut_windows, pack
 
 
 class PackedBatches:
@@ -26,7 +26,7 @@ class PackedBatches:
         *,
         batch_size: int,
         max_length: int,
-        stride: int,
+        stride: int | None,
         epoch: int,
         seed: int,
         random_offset: bool = False,
@@ -36,11 +36,17 @@ class PackedBatches:
         world_size: int = 1,
         sample_negatives: Callable[[np.ndarray], Tensor] | None = None,
     ) -> None:
-        """``sample_negatives`` turns the places [S] of targets among all interactions into ids of negative items."""
+        """``stride`` as for ``cut_windows``; None makes RecBole's rows.
+
+        ``sample_negatives`` turns the places [S] of targets among all interactions into ids of negative items.
+        """
         self.sequences, self.growth, self.sample_negatives = sequences, growth, sample_negatives
         generator = np.random.default_rng([seed, epoch])
-        offset = int(generator.integers(min(stride, max_length))) if random_offset and stride > 1 else 0
-        windows = cut_windows(sequences.first, sequences.targets, max_length, stride, offset)
+        if stride is None:
+            windows = cut_rows(sequences.first, sequences.targets, max_length)
+        else:
+            offset = int(generator.integers(min(stride, max_length))) if random_offset and stride > 1 else 0
+            windows = cut_windows(sequences.first, sequences.targets, max_length, stride, offset)
         sums = np.concatenate([[0], np.cumsum(sequences.trained)])
         end = windows.start + windows.length + 1
         n_targets = sums[end] - sums[windows.start + windows.skip + 1]

@@ -118,6 +118,6 @@ def require_prefixes(dataset) -> None:
     """Raise PRISMError for a dataset whose rows do not say which prefix they are."""
     if PLACE not in dataset.inter_feat or not hasattr(dataset, "base_feat"):
         raise PRISMError(
-            f"training_mode: packed needs interactions, and this dataset ({type(dataset).__name__}) holds rows. "
-            "It comes from benchmark_filename or was saved by a run in rows; remove it or set training_mode: rows"
+            f"training_mode needs interactions, and this dataset ({type(dataset).__name__}) holds rows. "
+            "It was saved by a run of RecBole's own; remove its file or leave training_mode out"
         )

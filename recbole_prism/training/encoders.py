@@ -24,8 +24,7 @@ def item_inputs(model: nn.Module, batch: PackedBatch) -> Tensor:
     table = model.item_embedding
     embedded = F.embedding(batch.items, table._parameters["weight"], padding_idx=table.padding_idx)
     if hasattr(model, "enrich_packed"):
-        distinct = None if batch.unique is None else (batch.unique, batch.place)
-        embedded = model.enrich_packed(batch.items, embedded, batch.sum_prefixes, batch.select, batch.targets, distinct)
+        embedded = model.enrich_packed(batch, embedded)
     return embedded
 
 

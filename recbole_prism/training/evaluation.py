@@ -93,7 +93,7 @@ class EvaluationMixin:
 
         def score(rows: slice) -> Tensor:
             part = interaction[rows]
-            if self.packed:
+            if self.encode:
                 scores = self._encode_rows(part) @ self.model.item_embedding.weight.t()
             else:
                 scores = self.model.full_sort_predict(part.to(self.device)).view(-1, self.tot_item_num)
@@ -119,7 +119,7 @@ class EvaluationMixin:
         """Runs of rows whose scores and tokens fit."""
         kind = self.device.type
         n_rows = max(1, SCORES.get(kind, SCORES["cpu"]) // self.tot_item_num)
-        part = (np.cumsum(lengths) - 1) // TOKENS.get(kind, TOKENS["cpu"]) if self.packed else np.zeros(len(lengths))
+        part = (np.cumsum(lengths) - 1) // TOKENS.get(kind, TOKENS["cpu"]) if self.encode else np.zeros(len(lengths))
         cuts = [0, *(np.flatnonzero(np.diff(part)) + 1), len(lengths)]
         spans = zip(cuts[:-1], cuts[1:], strict=True)
         return [slice(a, min(a + n_rows, end)) for start, end in spans for a in range(start, end, n_rows)]

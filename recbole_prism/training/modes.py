@@ -28,13 +28,22 @@ NOT_PACKED = {  # backbone: why one pass over a sequence does not give what its 
 
 
 def why_not_packed(values: dict, backbone: str) -> str | None:
-    """The reason why this configuration cannot train packed, or None."""
+    """The reason why one pass cannot train every prefix of a sequence in this configuration, or None."""
+    if reason := why_not_encoded(values, backbone):
+        return reason
+    if values.get("fusion_scope") == "sequence":
+        return "fusion_scope: sequence pools the whole row, so the future would reach earlier positions (use causal)"
+    if _compares_predictions(values):
+        return "expert_loss_on: prediction compares predictions for several variants of a row"
+    return None
+
+
+def why_not_encoded(values: dict, backbone: str) -> str | None:
+    """The reason why rows need the backbone's own ``forward``, with all its padding, or None."""
     if backbone in NOT_PACKED:
         return f"{backbone} {NOT_PACKED[backbone]}"
     if backbone not in CAUSAL:
         return f"{backbone} has no packed encoder (there is one for {', '.join(CAUSAL)})"
-    if values.get("fusion_scope") == "sequence":
-        return "fusion_scope: sequence pools the whole row, so the future would reach earlier positions (use causal)"
     if values.get("transform"):
         return f"transform: {values['transform']} rewrites rows, and packed training has none"
     if values.get("benchmark_filename"):
@@ -44,10 +53,15 @@ def why_not_packed(values: dict, backbone: str) -> str | None:
     return None
 
 
+def _compares_predictions(values: dict) -> bool:
+    return values.get("expert_loss_on") == "prediction" and values.get("fusion") in ("prism", "prism+mib")
+
+
 def resolve_training(values: dict, backbone: str) -> None:
     """Set training_mode and the kind of softmax in ``values``. Raises PRISMError for what cannot be.
 
-    RecBole knows the losses CE and BPR: ``loss_type: sampled`` reaches it as CE, with ``sampled_softmax: True``.
+    ``unpadded`` says that batches are packed, be it whole sequences or (``rows``) a window for each target. RecBole
+    knows the losses CE and BPR: ``loss_type: sampled`` reaches it as CE, with ``sampled_softmax: True``.
     """
     reason = why_not_packed(values, backbone)
     if values.get("training_mode") == "packed" and reason:
@@ -55,6 +69,7 @@ def resolve_training(values: dict, backbone: str) -> None:
     if values.get("training_mode") is None:
         values["training_mode"] = "rows" if reason else "packed"
     packed = values["training_mode"] == "packed"
+    values["unpadded"] = not why_not_encoded(values, backbone) and not _compares_predictions(values)
     stride, longest = values.get("window_stride"), values["MAX_ITEM_LIST_LENGTH"]
     if packed and isinstance(stride, int) and stride > longest:
         raise PRISMError(f"window_stride: {stride} is longer than a window (MAX_ITEM_LIST_LENGTH: {longest})")
@@ -62,21 +77,23 @@ def resolve_training(values: dict, backbone: str) -> None:
         raise PRISMError(f"loss_type: {values['loss_type']!r} is not allowed; must be one of {list(LOSSES)}")
     values["sampled_softmax"] = values.get("loss_type") == "sampled"
     if values["sampled_softmax"]:
-        if not packed and backbone != "BERT4Rec":
-            raise PRISMError("loss_type: sampled needs training_mode: packed" + (f"; {reason}" if reason else ""))
+        if not values["unpadded"] and backbone != "BERT4Rec":
+            raise PRISMError(f"loss_type: sampled is impossible here: {reason}")
         values["loss_type"] = "CE"
 
 
 def resolve_plain(config, backbone: str) -> bool:
-    """The same for RecBole's own backbone, if the user asks for ``training_mode: packed``; else nothing is touched.
+    """The same for RecBole's own backbone, if the user sets ``training_mode``; else nothing is touched.
 
-    Returns whether it trains packed.
+    Returns whether its batches are ours.
     """
     from recbole_prism.config import CHECKS, model_yamls, read_yaml
 
     values = config.final_config_dict
-    if config.external_config_dict.get("training_mode") != "packed":
+    if config.external_config_dict.get("training_mode") is None:
         return False
+    if (mode := values["training_mode"]) not in ("packed", "rows"):
+        raise PRISMError(f"training_mode: {mode!r} is not allowed; must be {CHECKS['training_mode'][1]}")
     defaults = read_yaml(model_yamls("PRISM")[0])
     for key in KEYS:
         value = values.setdefault(key, defaults[key])
@@ -84,6 +101,8 @@ def resolve_plain(config, backbone: str) -> bool:
         if not holds(value):
             raise PRISMError(f"{key}: {value!r} is not allowed; must be {allowed}")
     resolve_training(values, backbone)
+    if not values["unpadded"]:
+        return False
     if values["loss_type"] == "CE" and "train_neg_sample_args" not in config.external_config_dict:
         values["train_neg_sample_args"] = None
     return True
@@ -100,26 +119,28 @@ def any_protocol(values: dict) -> Iterator[None]:
         values["repeatable"] = wanted
 
 
-def window_stride(config) -> int:
-    """Targets between windows; RecBole's rows for the tail are windows that advance by one."""
+def window_stride(config) -> int | None:
+    """Targets between windows; RecBole's rows for the tail are windows that advance by one. None: rows throughout."""
+    if config["training_mode"] == "rows":
+        return None
     stride = config["window_stride"]
     return 1 if stride == "exact" else stride or config["MAX_ITEM_LIST_LENGTH"]
 
 
 def register_plain(name: str) -> None:
-    """RecBole's own backbone trains packed if its config says so, and is otherwise what it was."""
+    """RecBole's own backbone gets our batches if its config says so, and is otherwise what it was."""
     import recbole.data.dataset as datasets
     import recbole.trainer as trainers
 
     def make_dataset(config):
         from recbole_prism.training.dataset import PrefixDataset
 
-        return (PrefixDataset if config["training_mode"] == "packed" else datasets.SequentialDataset)(config)
+        return (PrefixDataset if config["unpadded"] else datasets.SequentialDataset)(config)
 
     def make_trainer(config, model):
         from recbole_prism.training.trainer import PackedTrainer
 
-        return (PackedTrainer if config["training_mode"] == "packed" else trainers.Trainer)(config, model)
+        return (PackedTrainer if config["unpadded"] else trainers.Trainer)(config, model)
 
     make_dataset.__name__ = "SequentialDataset"  # RecBole looks for a saved dataset under this name
     setattr(datasets, f"{name}Dataset", make_dataset)

@@ -20,17 +20,16 @@ from recbole_prism.training.objective import packed_loss
 
 
 class PackedMixin:
-    """In front of RecBole's Trainer: ``training_mode: packed`` replaces the batches and the loss, nothing else."""
+    """In front of RecBole's Trainer: replaces the batches and the loss where a backbone can be packed, nothing else."""
 
     def __init__(self, config, model) -> None:
         super().__init__(config, model)
         use_fast_kernels(model)
-        self.packed = config["training_mode"] == "packed"
         self._sequences = self._negative_sampler = None
-        self.encode = PACKED[backbone_of(config["model"])] if self.packed else None
+        self.encode = PACKED[backbone_of(config["model"])] if config["unpadded"] else None
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
-        if self.packed:
+        if self.encode:
             loss_func = loss_func or self._packed_loss(train_data)
             train_data = self._packed_batches(train_data, epoch_idx)
         return super()._train_epoch(train_data, epoch_idx, loss_func=loss_func, show_progress=show_progress)

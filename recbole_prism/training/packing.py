@@ -59,6 +59,15 @@ def cut_windows(first: np.ndarray, targets: np.ndarray, max_length: int, stride:
     return Windows(first[user] + begin, end - begin, done - begin)
 
 
+def cut_rows(first: np.ndarray, targets: np.ndarray, max_length: int) -> Windows:
+    """RecBole's rows as windows that train their last input each; arguments as for ``cut_windows``."""
+    first, targets = np.asarray(first, dtype=np.int64), np.asarray(targets, dtype=np.int64)
+    begin = np.repeat(first, targets)
+    length = 1 + np.arange(targets.sum()) - np.repeat(targets.cumsum() - targets, targets)
+    kept = np.minimum(length, max_length)
+    return Windows(begin + length - kept, kept, kept - 1)
+
+
 @dataclass
 class Group:
     """Windows of similar length, padded to the longest of them.
@@ -115,7 +124,7 @@ class PackedBatch:
             return replace(_replaced(self, lambda tensor: tensor.to(device)), groups=groups)
         whole = self
         if self.targets is not None:
-            unique, place = torch.unique(self.items, return_inverse=True)
+            unique, place = self.distinct()
             whole = replace(self, unique=unique, place=place)
         parts: list[Tensor] = []
         for owner in (whole, *whole.groups):
@@ -132,6 +141,14 @@ class PackedBatch:
     def selected(self, tokens: Tensor) -> Tensor:
         """[T, C] -> [S, C]."""
         return tokens if self.select is None else tokens.index_select(0, self.select)
+
+    def distinct(self) -> tuple[Tensor, Tensor]:
+        """``unique`` and ``place``."""
+        return torch.unique(self.items, return_inverse=True) if self.unique is None else (self.unique, self.place)
+
+    def window_of_tokens(self) -> Tensor:
+        """Which window each token lies in: [T]."""
+        return torch.repeat_interleave(self.lengths, output_size=len(self.items))
 
     def sum_prefixes(self, tokens: Tensor) -> Tensor:
         """Sum over the positions of the same window up to each one: [T, C] -> [T, C].

@@ -15,6 +15,8 @@ CASES = {
     "packed, RecBole's": ("SASRec", {"training_mode": "packed"}),
     "packed, sampled": ("PRISM_SASRec", {"loss_type": "sampled", "num_negatives": 8}),
     "rows": ("PRISM_SASRec", {"training_mode": "rows"}),
+    "rows with padding": ("PRISM_NARM", {"dropout_probs": [0.0, 0.0]}),
+    "rows, one vector each": ("PRISM_GRU4Rec", {"fusion_scope": "sequence"}),
     "rows, masked": ("PRISM_BERT4Rec", {"mask_ratio": 1.0, "ft_ratio": 0.0}),
     "rows, RecBole's": ("GRU4Rec", {"train_neg_sample_args": None}),
     "rows, one evaluation batch": ("SASRec", {"train_neg_sample_args": None, "eval_batch_size": 4096}),

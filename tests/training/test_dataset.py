@@ -11,7 +11,8 @@ from recbole.data.dataset import SequentialDataset
 from recbole.quick_start import load_data_and_model
 from recbole.utils import get_trainer
 
-from recbole_prism.training.dataset import PLACE, PrefixDataset
+from recbole_prism import PRISMError
+from recbole_prism.training.dataset import PLACE, PrefixDataset, require_prefixes
 
 SPLITS = [{"LS": "valid_and_test"}, {"RS": [0.8, 0.1, 0.1]}]
 
@@ -64,3 +65,9 @@ def test_a_checkpoint_brings_back_data_and_model(build):
     assert config["training_mode"] == "packed" and isinstance(dataset, PrefixDataset)
     again = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     assert again.evaluate(test, load_best_model=False) == result
+
+
+def test_rows_that_were_made_elsewhere_are_refused(build):
+    config, _, _ = build("SASRec", train_neg_sample_args=None)
+    with pytest.raises(PRISMError, match=r"this dataset \(SequentialDataset\) holds rows"):
+        require_prefixes(SequentialDataset(config).build()[0])

@@ -45,9 +45,19 @@ def test_every_ranking_metric_of_recbole_has_the_same_value(build, metrics, leve
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("name", ["PRISM_SASRec", "PRISM_GRU4Rec", "SASRec"])
-def test_scores_and_results_of_a_trained_model_are_those_of_its_rows(build, name):
-    settings = {"training_mode": "packed", "topk": [5, 10], "metrics": SOME, "eval_batch_size": 7}
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("PRISM_SASRec", {"training_mode": "packed"}),
+        ("PRISM_GRU4Rec", {"training_mode": "packed"}),
+        ("SASRec", {"training_mode": "packed"}),
+        ("SASRec", {"training_mode": "rows"}),
+        ("PRISM_SASRec", {"fusion_scope": "sequence"}),
+        ("PRISM_GRU4Rec", {"fusion_scope": "sequence", "missing": "mean"}),
+    ],
+)
+def test_scores_and_results_of_a_trained_model_are_those_of_its_rows(build, name, overrides):
+    settings = {**overrides, "topk": [5, 10], "metrics": SOME, "eval_batch_size": 7}
     config, model, loaders = build(name, epochs=2, learning_rate=0.01, **settings)
     trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
     trainer.fit(loaders[0], loaders[1], verbose=False)

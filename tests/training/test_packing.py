@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from recbole_prism.training.batches import PackedBatches
 from recbole_prism.training.dataset import PLACE, PrefixDataset
-from recbole_prism.training.packing import Sequences, Windows, cut_windows, pack
+from recbole_prism.training.packing import Sequences, Windows, cut_rows, cut_windows, pack
 
 lengths = st.lists(st.integers(1, 70), min_size=1, max_size=12)
 
@@ -36,6 +36,14 @@ def test_windows_train_each_target_once_from_its_own_past(targets, max_length, d
             assert past == wanted or past > max_length - stride - offset
     expected = [f + t for f, n in zip(first, targets, strict=True) for t in range(1, n + 1)]
     assert seen == Counter(expected)
+
+
+def test_rows_are_recboles():
+    """Two users of 3 and 6 targets after their first items 10 and 20, four inputs at most."""
+    rows = cut_rows(np.array([10, 20]), np.array([3, 6]), 4)
+    assert rows.start.tolist() == [10, 10, 10, 20, 20, 20, 20, 21, 22]
+    assert rows.length.tolist() == [1, 2, 3, 1, 2, 3, 4, 4, 4]
+    assert (rows.skip == rows.length - 1).all()
 
 
 def test_stride_one_gives_the_rows_of_recbole_beyond_the_first_window():

@@ -40,13 +40,17 @@ def test_bpr_loss_and_gradients_equal_those_of_all_rows(exact_model, name):
     assert_same_loss_and_gradients(model, packed, model.calculate_loss(rows.inter_feat))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "scope"),
+    [(name, "causal") for name in MODELS] + [("PRISM_SASRec", "sequence"), ("PRISM_GRU4Rec", "sequence")],
+)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_batch_of_rows_gives_their_loss_and_gradients(exact_model, cache, name, data):
+def test_any_batch_of_rows_gives_their_loss_and_gradients(exact_model, cache, name, scope, data):
     """Batches of arbitrary rows, in any order, of any lengths, in any length groups."""
     if "made" not in cache:
-        cache["made"] = exact_model(name, train_neg_sample_args=None)
+        own = {"fusion_scope": scope} if name.startswith("PRISM") else {}
+        cache["made"] = exact_model(name, train_neg_sample_args=None, **own)
     _, model, rows, prefixes = cache["made"]
     index = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=30, unique=True))
     growth = data.draw(st.sampled_from([1.0, 1.4, 3.0]))

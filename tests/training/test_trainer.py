@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from recbole.model.sequential_recommender import SASRec
 from recbole.trainer import Trainer
 from recbole.utils import get_trainer
 
@@ -31,7 +32,7 @@ def test_causal_models_train_packed_by_default(build, name, monkeypatch):
         lambda self, device: seen.append(0 if self.targets is None else len(self)) or to(self, device),
     )
     trainer = fit(build, name)
-    assert trainer.packed and sum(seen) == trainer._sequences.trained.sum()
+    assert sum(seen) == trainer._sequences.trained.sum()
     assert {"recommendation", "synergy"} <= set(trainer.model.loss_names)
 
 
@@ -68,9 +69,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(build, mode):
 
 
 @pytest.mark.parametrize("name", ["SASRec", "GRU4Rec"])
-def test_recboles_own_model_trains_packed_if_asked_and_is_untouched_otherwise(build, name):
-    packed = fit(build, name, training_mode="packed")
-    assert isinstance(packed, PackedTrainer) and packed.packed
+def test_recboles_own_model_gets_our_batches_if_asked_and_is_untouched_otherwise(build, name):
+    for mode in ("packed", "rows"):
+        assert isinstance(fit(build, name, training_mode=mode), PackedTrainer)
     assert type(fit(build, name, train_neg_sample_args=None)) is Trainer
 
 
@@ -81,6 +82,7 @@ def test_recboles_own_model_trains_packed_if_asked_and_is_untouched_otherwise(bu
         ("PRISM_SASRec", {"fusion_scope": "sequence"}, "fusion_scope: sequence pools the whole row"),
         ("PRISM_SASRec", {"transform": "crop_itemseq"}, "transform: crop_itemseq"),
         ("PRISM_GRU4Rec", {"window_stride": 11}, "window_stride: 11 is longer than a window"),
+        ("PRISM_SASRec", {"expert_loss_on": "prediction"}, "expert_loss_on: prediction compares"),
         ("GRU4Rec", {"window_stride": 0}, "window_stride: 0 is not allowed"),
     ],
 )
@@ -92,5 +94,34 @@ def test_packed_training_refuses_what_it_cannot_do(build, name, overrides, reaso
 def test_rows_are_the_default_where_packing_is_impossible(build):
     for name, overrides in (("PRISM_BERT4Rec", {}), ("PRISM_SASRec", {"fusion_scope": "sequence"})):
         assert build(name, **overrides)[0]["training_mode"] == "rows"
-    with pytest.raises(PRISMError, match="loss_type: sampled needs training_mode: packed"):
-        build("PRISM_SASRec", loss_type="sampled", fusion_scope="sequence")
+    with pytest.raises(PRISMError, match="loss_type: sampled is impossible here: NARM pools or weighs the row"):
+        build("PRISM_NARM", loss_type="sampled")
+    with pytest.raises(PRISMError, match="training_mode: 'row' is not allowed; must be 'packed' or 'rows'"):
+        build("SASRec", training_mode="row")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "padded"),
+    [
+        ({"training_mode": "rows"}, False),
+        ({"fusion_scope": "sequence"}, False),
+        ({"fusion_scope": "sequence", "loss_type": "sampled", "num_negatives": 8}, False),
+        ({"fusion_scope": "sequence", "loss_type": "BPR", "train_neg_sample_args": {"sample_num": 1}}, False),
+        ({"expert_loss_on": "prediction"}, True),
+        ({"training_mode": "rows", "transform": "inverse_itemseq"}, True),
+    ],
+    ids=lambda o: ",".join(map(str, o.values())) if isinstance(o, dict) else "",
+)
+def test_rows_are_trained_without_padding_where_the_backbone_can_be_packed(build, overrides, padded, monkeypatch):
+    """Each target is a window of its own then, with the history that RecBole's row has, and forward is not called."""
+    windows, forwards = [], []
+    to, forward = PackedBatch.to, SASRec.forward
+    monkeypatch.setattr(PackedBatch, "to", lambda self, device: windows.append(self) or to(self, device))
+    monkeypatch.setattr(SASRec, "forward", lambda self, *args: forwards.append(0) or forward(self, *args))
+    trainer = fit(build, "PRISM_SASRec", **overrides)
+    assert all(torch.isfinite(torch.tensor(list(trainer.train_loss_dict.values()))))
+    trained = [batch for batch in windows if batch.targets is not None]
+    assert bool(forwards) == padded == (not trained)
+    if not padded:
+        assert all(batch.one_each and len(batch) == len(batch.lengths) for batch in trained)
+        assert sum(map(len, trained)) == trainer._sequences.trained.sum()
