@@ -86,16 +86,10 @@ class PRISMFusion(nn.Module):
         return Fused(vector, self.weigh(losses), weights)
 
     def sample(self, n: int, device: torch.device, select: Tensor | None) -> Tensor | None:
-        """Of n histories, ``select`` [n] (None: all), those that expert losses are taken on: drawn if there are many.
-
-        Eq. 5-8 are means over histories, and the mean over a random part has the same expectation.
-        """
-        if self.loss_samples is None:
+        """Of n histories, ``select`` [n] (None: all), those that expert losses are taken on."""
+        drawn = draw_histories(n, self.loss_samples, device)
+        if drawn is None:
             return select
-        size = -(-self.loss_samples // processes.world_size())
-        if n <= size:
-            return select
-        drawn = torch.randperm(n, device=device)[:size]
         return drawn if select is None else select[drawn]
 
     def losses_on(self, predictions: Tensor) -> dict[str, Tensor]:
@@ -147,6 +141,7 @@ class ResidualPRISMFusion(nn.Module):
         on = torch.tensor([name not in config["experts_off"] for name in self.names])
         self.register_buffer("experts_on", None if on.all() else on, persistent=False)
         self.lambda_routing = float(config["lambda_routing"])
+        self.loss_samples = config["expert_loss_samples"]
 
     def forward(self, pooled, pooled_id, select=None, context=None) -> Fused:
         single, joint = self.experts.tell(pooled)
@@ -161,13 +156,24 @@ class ResidualPRISMFusion(nn.Module):
             return Fused(vector, {}, weights)
         losses = {"residual_fit": missed}
         if context is not None and context.targets is not None:
-            chosen = slice(None) if select is None else select
-            fit, information = self.information(pooled[chosen], kind[chosen], context.targets, context.table)
-            shares = shares_of(information)
-            shares = shares if available is None else shares * self.experts_on
-            losses["information_fit"] = fit + routing_loss(shares, kind[chosen])
-            losses["routing"] = self.lambda_routing * routing_loss(shares, weights[chosen])
+            losses |= self.route(pooled, kind, weights, select, context)
         return Fused(vector, losses, weights)
+
+    def route(self, pooled: Tensor, kind: Tensor, weights: Tensor, select: Tensor | None, context: Context) -> dict:
+        """The losses of heads and ``kind``, and of the gate, on ``expert_loss_samples`` of the selected histories."""
+        targets = context.targets
+        if select is not None:
+            pooled, kind, weights = pooled[select], kind[select], weights[select]
+        drawn = draw_histories(len(pooled), self.loss_samples, pooled.device)
+        if drawn is not None:
+            pooled, kind, weights, targets = pooled[drawn], kind[drawn], weights[drawn], targets[drawn]
+        fit, information = self.information(pooled, kind, targets, context.table)
+        shares = shares_of(information)
+        shares = shares if self.experts_on is None else shares * self.experts_on
+        return {
+            "information_fit": fit + routing_loss(shares, kind),
+            "routing": self.lambda_routing * routing_loss(shares, weights),
+        }
 
 
 class NoFusion(nn.Module):
@@ -245,6 +251,15 @@ class AttentionFusion(nn.Module):
         scores = torch.einsum("td,tmd->tm", self.query(pooled_id), self.key(pooled)) / math.sqrt(pooled.shape[-1])
         weights = masked_softmax(scores, None if context is None else context.available)
         return Fused(mix(weights, self.value(pooled)), {}, weights)
+
+
+def draw_histories(n: int, size: int | None, device: torch.device) -> Tensor | None:
+    """Which of n histories to take a mean on, [size] of them at random; None: all, where there are no more.
+
+    A mean over a random part has the same expectation.
+    """
+    size = n if size is None else -(-size // processes.world_size())
+    return torch.randperm(n, device=device)[:size] if size < n else None
 
 
 def build_gate(config, n_weights: int, hidden_size: int, n_vectors: int | None = None) -> Gate:
