@@ -90,7 +90,9 @@ class Plan:
                     for control in self.controls if name in MODELS else ():
                         changed = {**settings, **control_settings(control)}
                         label = f"{name}+{control}"
-                        jobs.append(Job(dataset, label, name, seed, changed, FEATURES.get(control), self.cold_items))
+                        jobs.append(
+                            Job(dataset, label, name, seed, changed, control_features(control), self.cold_items)
+                        )
         return jobs
 
 
@@ -102,7 +104,9 @@ def packed_defaults(model: str, settings: dict) -> dict:
 
 
 def control_settings(name: str) -> dict:
-    """Settings of a preset. Raises PRISMError with the nearest names."""
+    """Settings of a preset, or of several joined by ``+``. Raises PRISMError with the nearest names."""
+    if "+" in name:
+        return {key: value for part in name.split("+") for key, value in control_settings(part).items()}
     if name.startswith(ONLY) and name != ONLY:
         return {"modalities": [name.removeprefix(ONLY)]}
     if name.startswith(WITHOUT) and name != WITHOUT:
@@ -113,6 +117,14 @@ def control_settings(name: str) -> dict:
         known = [*CONTROLS, *FEATURES, f"{WITHOUT}EXPERT", f"{ONLY}MODALITY"]
         raise PRISMError(f"control {name!r} is unknown{suggest(name, known)}; there are {', '.join(known)}")
     return CONTROLS[name]
+
+
+def control_features(name: str) -> str | None:
+    """Which features a control replaces the true ones by. Raises PRISMError for two of them."""
+    kinds = [FEATURES[part] for part in name.split("+") if part in FEATURES]
+    if len(kinds) > 1:
+        raise PRISMError(f"control {name!r} asks for {' and for '.join(kinds)} features; name one of them")
+    return kinds[0] if kinds else None
 
 
 def make_plan(
@@ -140,6 +152,7 @@ def make_plan(
             raise PRISMError(f"models: {name} needs its settings as `key: value`, has {own!r}")
     for control in controls:
         control_settings(control)
+        control_features(control)
     if cold_items is not None and not (isinstance(cold_items, (int, float)) and 0 < cold_items < 1):
         raise PRISMError(f"cold_items: {cold_items!r} is not allowed; must be a number between 0 and 1")
     plan = Plan(

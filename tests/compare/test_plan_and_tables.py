@@ -46,6 +46,9 @@ def test_another_setting_is_another_folder(plan):
 def test_controls_set_known_keys():
     assert {key for control in CONTROLS.values() for key in control} <= known_keys()
     assert control_settings("only_image") == {"modalities": ["image"]}
+    both = make_plan(["PRISM_SASRec"], ["a"], 1, controls=["noise_features+projections_only"]).jobs()[1]
+    assert both.features == "noise" and both.settings["fusion"] == "none"
+    assert both.label == "PRISM_SASRec+noise_features+projections_only"
 
 
 @pytest.mark.parametrize("kind", ["shuffled", "noise"])
@@ -85,6 +88,8 @@ def test_a_uniform_gate_is_uniform(build):
         ({"seeds": "x"}, "seeds: 'x' is not allowed"),
         ({"seeds": [1, 1]}, "names one twice"),
         ({"controls": ["no_loses"]}, "control 'no_loses' is unknown .did you mean 'no_losses'"),
+        ({"controls": ["mlp+no_loses"]}, "control 'no_loses' is unknown .did you mean 'no_losses'"),
+        ({"controls": ["noise_features+shuffled_features"]}, "asks for noise and for shuffled features"),
         ({"baseline": "Pip"}, "baseline 'Pip' is not compared .did you mean 'Pop'"),
         ({"models": {"Pop": 3}}, "Pop needs its settings as `key: value`"),
     ],
