@@ -153,32 +153,32 @@ class PRISMMixin:
         """[...] -> [..., 1]: neither padding nor a mask token, which has a place but no content."""
         return ((items > 0) & (items < self.n_contents)).unsqueeze(-1)
 
-    def enrich_packed(self, batch: PackedBatch, embedded: Tensor) -> Tensor:
-        """Item inputs of packed windows: embedded [T, D] -> [T, D]. Expert losses are taken where windows are trained.
+    def packed_inputs(self, batch: PackedBatch) -> Tensor:
+        """Item inputs of packed windows: [T, D]. Expert losses are taken where windows are trained.
 
         In scope ``sequence`` a window is a row: its one fused vector is added at all of its places.
         """
-        items = batch.items
-        if len(items) < self.n_items and (self.training or torch.is_grad_enabled()):
+        table = self.item_embedding._parameters["weight"]
+        if len(batch.items) < self.n_items and (self.training or torch.is_grad_enabled()):
             unique, place = batch.distinct()
             projected, available = self.modalities(unique)
+            embedded = F.embedding(unique, table)
         else:
-            place = items
+            place = batch.items
             projected, available = self.project_table()
-        available = available.to(embedded.dtype)
-        per_item = torch.cat([projected.flatten(1).to(embedded.dtype), available], 1)
-        n_modalities, width = available.shape[1], projected.shape[2]
-        gathered = per_item[place]
-        tokens = torch.cat([gathered, embedded, embedded.new_ones(len(items), 1)], 1)
+            embedded = table[: self.n_contents]
+        projected, available = projected.to(table.dtype), available.to(table.dtype)
+        ones = embedded.new_ones(len(embedded), 1)
+        tokens = F.embedding(place, torch.cat([projected.flatten(1), available, embedded, ones], 1))
         if self.fusion_scope == "sequence":
             window = batch.window_of_tokens()
             sums = tokens.new_zeros(len(batch.lengths), tokens.shape[1]).index_add(0, window, tokens)
-            fused = self.fuse(sums, n_modalities, targets=batch.targets)[window]
+            fused = self.fuse(sums, available.shape[1], targets=batch.targets)[window]
         else:
-            fused = self.fuse(batch.sum_prefixes(tokens), n_modalities, select=batch.select, targets=batch.targets)
-        if self.add_projections:
-            fused = fused + gathered[:, : n_modalities * width].unflatten(1, (n_modalities, width)).sum(1)
-        return embedded + fused
+            sums = batch.sum_prefixes(tokens)
+            fused = self.fuse(sums, available.shape[1], select=batch.select, targets=batch.targets)
+        inputs = embedded + projected.sum(1) if self.add_projections else embedded
+        return F.embedding(place, inputs) + fused
 
     def fuse(
         self, sums: Tensor, n_modalities: int, select: Tensor | None = None, targets: Tensor | None = None

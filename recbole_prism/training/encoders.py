@@ -21,11 +21,10 @@ MASKED = -10000.0  # RecBole's attention mask
 
 def item_inputs(model: nn.Module, batch: PackedBatch) -> Tensor:
     """e_id of every token, enriched by PRISM where the model has it: [T, D]."""
+    if hasattr(model, "packed_inputs"):
+        return model.packed_inputs(batch)
     table = model.item_embedding
-    embedded = F.embedding(batch.items, table._parameters["weight"], padding_idx=table.padding_idx)
-    if hasattr(model, "enrich_packed"):
-        embedded = model.enrich_packed(batch, embedded)
-    return embedded
+    return F.embedding(batch.items, table.weight, padding_idx=table.padding_idx)
 
 
 def encode_sasrec(model: nn.Module, batch: PackedBatch) -> Tensor:

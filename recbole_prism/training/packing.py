@@ -153,14 +153,21 @@ class PackedBatch:
     def sum_prefixes(self, tokens: Tensor) -> Tensor:
         """Sum over the positions of the same window up to each one: [T, C] -> [T, C].
 
-        One product with a triangle of ones per length group is faster than ``cumsum``, and does not lose digits.
+        Place by place, or while training one product with a triangle of ones per length group: both are faster than
+        ``cumsum``.
         """
-        parts = []
-        for group in self.groups:
-            padded = group.pad(tokens)
-            ones = torch.ones(group.length, group.length, dtype=tokens.dtype, device=tokens.device).tril()
-            parts.append(group.unpad(torch.matmul(ones, padded)))
-        return join(parts)
+        return join([group.unpad(_sum_places(group.pad(tokens))) for group in self.groups])
+
+
+def _sum_places(padded: Tensor) -> Tensor:
+    """Sum over places up to each one: [G, L, C] -> [G, L, C]."""
+    length = padded.shape[1]
+    if torch.is_grad_enabled() or padded.is_cuda:
+        return torch.matmul(torch.ones(length, length, dtype=padded.dtype, device=padded.device).tril(), padded)
+    sums = padded.clone()
+    for place in range(1, length):
+        sums[:, place] += sums[:, place - 1]
+    return sums
 
 
 def join(parts: list[Tensor]) -> Tensor:
