@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -119,8 +118,7 @@ def model_columns(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
         return {}
     from recbole_prism.recommend import Recommender, survey
 
-    here = (Path(arguments.data_path) / arguments.name).is_dir()  # else a dataset that RecBole brings
-    recommender = Recommender.load(arguments.model, data_path=arguments.data_path if here else None)
+    recommender = Recommender.load(arguments.model, data_path=arguments.data_path)
     population = survey(recommender, n_users=1000, history="test")
     summary = population.summary
     if not population.experts:

@@ -34,7 +34,7 @@ def load_checkpoint(
     config = checkpoint["config"]
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
         raise PRISMError(f"{path}: {config['model']} is not a sequential model; only those recommend from a history")
-    _place(config, Path(path), data_path, device)
+    place(config, Path(path), data_path, device)
     with quiet():
         dataset = create_dataset(config)
         frame = None if config["benchmark_filename"] else dataset.inter_feat.copy(deep=False)
@@ -76,16 +76,18 @@ def read_checkpoint(path: Path) -> dict:
     return checkpoint
 
 
-def _place(config, path: Path, data_path: str | None, device: str) -> None:
+def place(config, path: Path, data_path: str | None, device: str) -> None:
     """Point a checkpoint's config at this machine."""
     config["device"] = torch.device(device)
     config["single_spec"] = True
-    if data_path is not None:
-        config["data_path"] = str(Path(data_path) / config["dataset"])
-        config.external_config_dict["data_path"] = str(data_path)
-    folder = Path(config["data_path"])
     names = config["benchmark_filename"]
     files = [f"{config['dataset']}.{name}.inter" for name in names] if names else [f"{config['dataset']}.inter"]
+    if data_path is not None:
+        own = Path(data_path) / config["dataset"]
+        if config["dataset"] != "ml-100k" or (own / files[0]).is_file():  # else the copy that RecBole brings
+            config["data_path"] = str(own)
+        config.external_config_dict["data_path"] = str(data_path)
+    folder = Path(config["data_path"])
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         raise PRISMError(

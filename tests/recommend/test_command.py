@@ -11,6 +11,7 @@ import torch
 
 from recbole_prism.__main__ import main
 from recbole_prism.recommend import Recommender
+from recbole_prism.recommend.checkpoint import place
 
 
 @pytest.fixture
@@ -154,3 +155,17 @@ def test_help_does_not_import_torch():
     for verb in ("recommend", "export"):
         run = f"try:\n  main(['{verb}', '--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
         assert subprocess.run([sys.executable, "-c", code + run], capture_output=True).returncode == 0
+
+
+def test_a_checkpoint_of_ml_100k_reads_the_copy_that_recbole_brings(settings, tmp_path):
+    """RecBole keeps that dataset in its own folder, and ours has the features alone."""
+    from recbole.config import Config
+
+    (tmp_path / "mine" / "ml-100k").mkdir(parents=True)
+    config = Config(model="SASRec", dataset="ml-100k", config_dict={"train_neg_sample_args": None})
+    before = config["data_path"]
+    place(config, tmp_path / "x.pth", str(tmp_path / "mine"), "cpu")
+    assert config["data_path"] == before
+    (tmp_path / "mine" / "ml-100k" / "ml-100k.inter").write_text("user_id:token\titem_id:token\n")
+    place(config, tmp_path / "x.pth", str(tmp_path / "mine"), "cpu")
+    assert config["data_path"] == str(tmp_path / "mine" / "ml-100k")
