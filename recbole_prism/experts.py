@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_prism.distributed.sharding import batch_spread
-from recbole_prism.training.kernels import dropout_factor
+from recbole_prism.training.kernels import dropout_factor, gelu
 
 
 def expert_names(modalities: list[str]) -> list[str]:
@@ -73,7 +73,7 @@ class InteractionExperts(nn.Module):
     def second_layer(self, before_activation: Tensor, kept: Tensor | None = None) -> Tensor:
         """[..., T, K H] -> [..., T, K, D]; ``kept`` [T, K H] is a dropout mask, None: no dropout."""
         n_experts, hidden, hidden_size = self.weight_out.shape
-        activated = F.gelu(before_activation)
+        activated = F.gelu(before_activation) if self.training else gelu(before_activation)
         if kept is not None:
             activated = activated * kept
         by_expert = activated.view(-1, n_experts, hidden).transpose(0, 1)

@@ -19,6 +19,7 @@ from recbole_prism.experts import InteractionExperts
 from recbole_prism.fused import Context, Fused, mix
 from recbole_prism.mrdib import Bottleneck, MRdIBFusion
 from recbole_prism.residual import PointwiseInformation, ResidualExperts, routing_loss, shares_of
+from recbole_prism.training.kernels import gelu
 
 
 class Gate(nn.Module):
@@ -33,8 +34,9 @@ class Gate(nn.Module):
 
     def forward(self, outputs: Tensor, pooled_id: Tensor, available: Tensor | None = None) -> Tensor:
         """outputs [T, K, D], pooled_id [T, D], available [T, K] -> weights [T, K] that sum to one."""
-        inputs = torch.cat([outputs.flatten(1), pooled_id], dim=1)
-        scores = self.output(self.dropout(F.gelu(self.hidden(inputs))))
+        of_outputs, of_id = self.hidden.weight.tensor_split([outputs[0].numel()], dim=1)  # spares a copy of all inputs
+        hidden = torch.addmm(F.linear(outputs.flatten(1), of_outputs, self.hidden.bias), pooled_id, of_id.t())
+        scores = self.output(self.dropout(gelu(hidden)))
         return masked_softmax(scores / self.temperature, available)
 
 

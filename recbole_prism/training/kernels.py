@@ -54,6 +54,11 @@ def dropout_factor(dropout: nn.Dropout, x: Tensor) -> Tensor | None:
     return dropout(torch.ones_like(x))
 
 
+def gelu(x: Tensor) -> Tensor:
+    """GELU of an x that nobody reads afterwards: where nothing is trained it is overwritten."""
+    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
 def use_fast_kernels(model: nn.Module) -> None:
     """Swap a model's dropouts for ``FastDropout``, and RecBole's spelt-out GELU for torch's fused one, in place."""
     for module in model.modules():
@@ -61,4 +66,4 @@ def use_fast_kernels(model: nn.Module) -> None:
             module.__class__ = FastDropout
         elif isinstance(module, FeedForward):
             if getattr(module.intermediate_act_fn, "__func__", None) is FeedForward.gelu:
-                module.intermediate_act_fn = F.gelu
+                module.intermediate_act_fn = gelu
