@@ -2,9 +2,10 @@
 
     python benchmarks/row_overhead.py [--data dataset/ml-100k] [--models SASRec NARM ...] [--rows 1024] [--rounds 3]
 
-Anomaly detection is off in all; all train the same rows with ``fusion_scope: sequence``, one step each in turn, on one
-thread; the least of the rounds counts. ``plain`` is RecBole's model and trainer, ``same kernels`` that model under our
-trainer (faster dropout, GELU and Adam), so that the rest is the fusion itself. Prints a table in markdown.
+Anomaly detection is off in all. All train rows drawn from the same data with ``fusion_scope: sequence``, as their
+trainers do (ours without padding where a backbone can be packed), one step each in turn, on one thread; the least of
+the rounds counts. ``plain`` is RecBole's model and trainer, ``same kernels`` that model under our trainer's kernels
+(faster dropout, GELU and Adam). Prints a table in markdown.
 """
 
 from __future__ import annotations

@@ -71,7 +71,10 @@ class InteractionExperts(nn.Module):
         return torch.addmm(self.bias_in, pooled.flatten(1), self.weight_in.flatten(0, 1))
 
     def second_layer(self, before_activation: Tensor, kept: Tensor | None = None) -> Tensor:
-        """[..., T, K H] -> [..., T, K, D]; ``kept`` [T, K H] is a dropout mask, None: no dropout."""
+        """[..., T, K H] -> [..., T, K, D]; ``kept`` [T, K H] is a dropout mask, None: no dropout.
+
+        At inference without gradients ``before_activation`` is overwritten.
+        """
         n_experts, hidden, hidden_size = self.weight_out.shape
         activated = F.gelu(before_activation) if self.training else gelu(before_activation)
         if kept is not None:

@@ -149,6 +149,8 @@ def test_plain_backbones_train_packed_where_they_can():
     first, second = make_plan({"SASRec": None, "GRU4Rec": {"training_mode": "rows"}}, ["a"], 1).jobs()
     assert first.settings["training_mode"] == "packed" and second.settings["training_mode"] == "rows"
     assert "training_mode" not in make_plan(["BERT4Rec"], ["a"], 1).jobs()[0].settings
+    as_recbole = make_plan({"SASRec": {"training_mode": None}}, ["a"], 1).jobs()[0].settings
+    assert as_recbole["training_mode"] is None and as_recbole["train_neg_sample_args"] is None
 
 
 def test_cold_items_are_another_comparison():
