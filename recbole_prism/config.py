@@ -101,6 +101,10 @@ CHECKS: dict[str, Check] = {
     "window_offset": BOOL,
     "num_negatives": POSITIVE_INT,
     "negative_distribution": _one_of("popularity", "uniform"),
+    "ema_decay": (
+        lambda value: value is None or (_number(0, open_low=True)[0](value) and value < 1),
+        "a number between 0 and 1, or nothing",
+    ),
     "torch_compile": (lambda value: isinstance(value, (bool, str)), "True, False or the name of a backend of torch"),
     "report": BOOL,
     "resume": (lambda value: value is None or isinstance(value, str), "the path of a checkpoint"),

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from recbole_prism.errors import PRISMError
 
 CAUSAL = ("SASRec", "GRU4Rec", "SASRecF", "GRU4RecF", "FDSA")  # backbones with an encoder in ``encoders.PACKED``
-KEYS = ("window_stride", "window_offset", "num_negatives", "negative_distribution")  # for plain backbones too
+# Keys of ours that RecBole's own backbones have as well
+KEYS = ("window_stride", "window_offset", "num_negatives", "negative_distribution", "ema_decay")
 LOSSES = ("CE", "BPR", "sampled")
 BOTH_SIDES = "attends to both sides of a position, so one pass cannot train every prefix of a sequence"
 WHOLE_ROW = "pools or weighs the row as a whole, so one pass cannot train every prefix of a sequence"

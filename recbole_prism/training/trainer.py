@@ -14,6 +14,7 @@ from recbole_prism.distributed import processes
 from recbole_prism.distributed.sharding import gathered, in_turn
 from recbole_prism.errors import PRISMError
 from recbole_prism.training.asynchronous import AsynchronousMixin
+from recbole_prism.training.ema import EMAMixin
 from recbole_prism.training.evaluation import EvaluationMixin
 from recbole_prism.training.packed import PackedMixin, ResumableMixin
 
@@ -65,7 +66,7 @@ class RecordingMixin:
             self.logger.info(set_color("Saving current", "blue") + f": {final}")
 
 
-class PackedTrainer(RecordingMixin, ResumableMixin, PackedMixin, AsynchronousMixin, EvaluationMixin, Trainer):
+class PackedTrainer(RecordingMixin, ResumableMixin, EMAMixin, PackedMixin, AsynchronousMixin, EvaluationMixin, Trainer):
     """RecBole's Trainer for RecBole's own models, packed."""
 
     def resume_checkpoint(self, resume_file) -> None:
