@@ -101,6 +101,8 @@ CHECKS: dict[str, Check] = {
     "window_offset": BOOL,
     "num_negatives": POSITIVE_INT,
     "negative_distribution": _one_of("popularity", "uniform"),
+    "target_smoothing": RATE,
+    "smoothing_neighbours": POSITIVE_INT,
     "ema_decay": (
         lambda value: value is None or (_number(0, open_low=True)[0](value) and value < 1),
         "a number between 0 and 1, or nothing",

@@ -22,6 +22,7 @@ from recbole_prism.prediction import hooked, prediction_losses
 from recbole_prism.training.compiling import compile_fusion
 from recbole_prism.training.kernels import use_fast_kernels
 from recbole_prism.training.packing import PackedBatch
+from recbole_prism.training.smoothing import TargetSmoothing
 
 
 class PRISMMixin:
@@ -45,6 +46,8 @@ class PRISMMixin:
         self._variants: Tensor | None = None  # [V, T, D], which Eq. 2 puts in the place of f
         self._n_lookups = 0
         self.item_fingerprint = _fingerprint(dataset.field2id_token[dataset.iid_field])
+        share = config["target_smoothing"]
+        self.smoothing = TargetSmoothing(self.modalities, share, config["smoothing_neighbours"]) if share else None
         if self.score_items == "content":
             _score_content(self.item_embedding, self._content)
         use_fast_kernels(self)

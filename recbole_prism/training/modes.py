@@ -76,6 +76,10 @@ def resolve_training(values: dict, backbone: str) -> None:
         raise PRISMError(f"window_stride: {stride} is longer than a window (MAX_ITEM_LIST_LENGTH: {longest})")
     if values.get("loss_type") not in (None, *LOSSES):
         raise PRISMError(f"loss_type: {values['loss_type']!r} is not allowed; must be one of {list(LOSSES)}")
+    if values.get("target_smoothing") and values.get("loss_type") != "CE":
+        raise PRISMError(f"target_smoothing: needs loss_type: CE, is {values.get('loss_type')!r}")
+    if values.get("target_smoothing") and not values["unpadded"]:
+        raise PRISMError(f"target_smoothing is impossible here: {reason}; set it to 0")
     values["sampled_softmax"] = values.get("loss_type") == "sampled"
     if values["sampled_softmax"]:
         if not values["unpadded"] and backbone != "BERT4Rec":

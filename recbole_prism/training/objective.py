@@ -33,7 +33,10 @@ def packed_loss(
         negatives, log_q = sampler.draw(n_negatives, states.device)
         loss = sampled_cross_entropy(states, model.item_embedding.weight, batch.targets, negatives, log_q)
     else:
-        loss = linear_cross_entropy(states, model.item_embedding.weight, batch.targets)
+        table = model.item_embedding.weight
+        loss = linear_cross_entropy(states, table, batch.targets)
+        if getattr(model, "smoothing", None) is not None:
+            loss = loss + model.smoothing(states, table, batch.targets)
     losses = model.with_expert_losses(loss) if hasattr(model, "with_expert_losses") else loss
     if batch.weight is None:
         return losses
