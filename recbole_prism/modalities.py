@@ -67,15 +67,11 @@ class Modalities(nn.Module):
             self.missing_vector[name] = nn.Parameter(torch.zeros(hidden_size))
         return values, covered
 
-    def features_of(self, name: str) -> tuple[Tensor, Tensor]:
-        """Scaled features [N, d_m] of a modality, and which items have them [N]."""
-        return getattr(self, f"values_{name}"), getattr(self, f"covered_{name}")
-
     def forward(self, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """p_m and a_m of the whole table (items None), or of ids [U]: projected [N or U, M, D], available [.., M]."""
         projected, available = [], []
         for name in self.names:
-            values, covered = self.features_of(name)
+            values, covered = getattr(self, f"values_{name}"), getattr(self, f"covered_{name}")
             if items is not None:
                 values, covered = values[items], covered[items]
             if self.training and self.dropout:  # this item lacks this modality in this step

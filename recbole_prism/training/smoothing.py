@@ -18,7 +18,7 @@ class TargetSmoothing(nn.Module):
     """What cross-entropy grows by when targets t become q = (1 - share) [t] + share / (M G) sum_{j in N(t)} [j].
 
     N(t) holds the ``n_neighbours`` items of largest cosine in each modality, new items among them. A modality that t
-    lacks leaves its part with t.
+    lacks leaves its part with t, whatever ``missing`` puts there.
     """
 
     def __init__(self, modalities: Modalities, share: float, n_neighbours: int) -> None:
@@ -39,13 +39,18 @@ class TargetSmoothing(nn.Module):
 def nearest_items(modalities: Modalities, n: int) -> Tensor:
     """Ids [N, M n] of the n nearest items in each modality by the cosine of their features.
 
-    An item itself stands where it lacks the modality, or where fewer than n others have it.
+    An item itself stands where it has no features of its own, or where fewer than n others have some.
     """
-    return torch.cat([_nearest(*modalities.features_of(name), n) for name in modalities.names], 1)
+    found = []
+    for name in modalities.names:
+        values = getattr(modalities, f"values_{name}")
+        items = torch.from_numpy(modalities.coverage[name]).nonzero().flatten().to(values.device)
+        found.append(_nearest(values, items, n))
+    return torch.cat(found, 1)
 
 
-def _nearest(values: Tensor, covered: Tensor, n: int) -> Tensor:
-    items = covered.nonzero().flatten()
+def _nearest(values: Tensor, items: Tensor, n: int) -> Tensor:
+    """The same for one modality: values [N, d], ids of the items that have it -> [N, n]."""
     nearest = torch.arange(len(values), device=values.device).unsqueeze(1).repeat(1, n)
     n_found = min(n, len(items) - 1)
     if n_found < 1:
@@ -54,6 +59,6 @@ def _nearest(values: Tensor, covered: Tensor, n: int) -> Tensor:
     rows = max(1, SIMILARITIES // len(items))
     for start in range(0, len(items), rows):
         cosines = directions[start : start + rows] @ directions.t()
-        cosines[torch.arange(len(cosines)), start + torch.arange(len(cosines))] = -torch.inf
+        cosines.diagonal(start).fill_(-torch.inf)  # an item is not its own neighbour
         nearest[items[start : start + rows], :n_found] = items[cosines.topk(n_found, 1).indices]
     return nearest

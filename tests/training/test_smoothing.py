@@ -17,15 +17,16 @@ from recbole_prism.training.smoothing import TargetSmoothing, nearest_items
 N_ITEMS, HIDDEN = 30, 8
 
 
-def modalities(**coverage):
-    """Random features of modalities, and the ids without them; item 0 is padding."""
+def modalities(**missing):
+    """Random features, and the ids without them, as a model's ``Modalities`` has them; item 0 is padding."""
     generator = torch.Generator().manual_seed(3)
-    features = {}
-    for name, missing in coverage.items():
+    found = SimpleNamespace(names=list(missing), coverage={})
+    for name, without in missing.items():
         covered = torch.ones(N_ITEMS, dtype=torch.bool)
-        covered[[0, *missing]] = False
-        features[name] = torch.randn(N_ITEMS, 5, generator=generator) * covered[:, None], covered
-    return SimpleNamespace(names=list(features), features_of=features.__getitem__)
+        covered[[0, *without]] = False
+        found.coverage[name] = covered.numpy()
+        setattr(found, f"values_{name}", torch.randn(N_ITEMS, 5, generator=generator))
+    return found
 
 
 def test_the_loss_is_cross_entropy_with_soft_targets():
@@ -49,7 +50,7 @@ def test_the_loss_is_cross_entropy_with_soft_targets():
 def test_neighbours_are_those_of_largest_cosine_in_each_modality(monkeypatch):
     found = modalities(image=[4, 7], text=list(range(3, N_ITEMS)))  # two items have a text
     whole = nearest_items(found, 3)
-    values, covered = found.features_of("image")
+    values, covered = found.values_image, torch.from_numpy(found.coverage["image"])
     for item in covered.nonzero().flatten().tolist():
         cosine = F.cosine_similarity(values[item][None], values, dim=1)
         cosine[~covered], cosine[item] = -2, -2
