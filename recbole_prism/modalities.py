@@ -28,6 +28,7 @@ class Modalities(nn.Module):
         self.names = list(sources)
         self.missing = config["missing"]
         self.dropout = config["modality_dropout"]
+        self.n_items = dataset.item_num
         self.projection = nn.ModuleDict()
         self.missing_vector = nn.ParameterDict()
         self.coverage: dict[str, np.ndarray] = {}  # bool [N]: has features, whatever ``missing`` makes of it
@@ -79,7 +80,8 @@ class Modalities(nn.Module):
             weight = self.projection[name].weight
             values = torch.where(covered[:, None], self.projection[name](values.to(weight.dtype)), 0.0)
             if name in self.missing_vector:
-                real = torch.arange(len(covered), device=covered.device) > 0 if items is None else items > 0
+                ids = torch.arange(len(covered), device=covered.device) if items is None else items
+                real = (ids > 0) & (ids < self.n_items)
                 values = torch.where((real & ~covered)[:, None], self.missing_vector[name].to(values.dtype), values)
                 covered = covered | real
             projected.append(values)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_prism.distributed.sharding import batch_spread, distinct_of_all
 from recbole_prism.experts import expert_names
 
 LEAST = 1e-6  # probabilities below it are taken for it in a logarithm
@@ -103,7 +104,8 @@ def _missed_share(estimate: Tensor, target: Tensor, select: Tensor | None) -> Te
     if select is not None:
         estimate, target = estimate[:, select], target[:, select]
     error = ((estimate - target) ** 2).mean((1, 2))
-    return (error / target.var(1, unbiased=False).mean(1).clamp(min=1e-8)).mean()
+    variance = batch_spread(target.transpose(0, 1)).square().mean(1)
+    return (error / variance.clamp(min=1e-8)).mean()
 
 
 class PointwiseInformation(nn.Module):
@@ -125,7 +127,8 @@ class PointwiseInformation(nn.Module):
 
         Each p is a softmax over the distinct next items of the batch.
         """
-        candidates, place = torch.unique(targets, return_inverse=True)
+        candidates = distinct_of_all(targets, len(table))
+        place = torch.searchsorted(candidates, targets)
         states = self.heads(_with_kind(parts_of(pooled.detach(), self.seen), kind.detach()))  # [M + 2, S, D]
         log_p = torch.log_softmax(states @ table[candidates].detach().T, dim=-1)  # [M + 2, S, U]
         log_p = log_p.gather(2, place.expand(len(states), -1).unsqueeze(2)).squeeze(2)

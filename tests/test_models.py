@@ -243,6 +243,10 @@ def test_missing_policies(build):
         learned.modalities.missing_vector["image"].fill_(2.0)
     projected, available = learned.modalities()
     assert (projected[lacking, 0] == 2).all() and available[lacking, 0] and not available[0].any()
+    _, masked, _ = build("PRISM_BERT4Rec", missing="learned")
+    assert masked.modalities.values_image.shape[0] == 22  # padding, 20 items, the mask token
+    for items in (None, torch.arange(22)):
+        assert masked.modalities(items)[1].any(1).tolist() == [False, *[True] * 20, False]
     from recbole_prism.errors import PRISMError
 
     with pytest.raises(PRISMError, match=r"1 of 20 items have no 'image' feature \(first: \['i20'\]\)"):

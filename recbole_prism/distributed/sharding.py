@@ -169,3 +169,16 @@ def batch_spread(x: Tensor) -> Tensor:
     dist.all_reduce(sums)
     mean, squares = (sums[1:] / sums[0]).chunk(2)
     return (squares - mean.square()).clamp(min=0).sqrt().to(x.dtype).unflatten(0, x.shape[1:])
+
+
+def distinct_of_all(items: Tensor, n_items: int) -> Tensor:
+    """Distinct ids of all processes' shares of a batch, ascending: items [T], each below n_items -> [U].
+
+    Every process must come here equally often.
+    """
+    if processes.GROUP is None:
+        return torch.unique(items)
+    found = torch.zeros(n_items, dtype=torch.int32, device=items.device)
+    found[items] = 1
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return found.nonzero().flatten()

@@ -85,8 +85,11 @@ class Scorer:
         part = np.cumsum(lengths[order]) // TOKENS_AT_ONCE
         for encoded in np.split(order, np.flatnonzero(np.diff(part)) + 1):
             states = self._states([histories[row] for row in encoded], lengths[encoded])
+            weights = getattr(self.model, "expert_weights", None)  # of all that is encoded
             for start in range(0, len(encoded), at_once):
                 some = states[start : start + at_once]
+                if weights is not None:
+                    self.model.expert_weights = weights[start : start + at_once]
                 scores = torch.mm(table, some.t(), out=by_item if len(some) == at_once else None)
                 yield encoded[start : start + at_once], scores.t()
 

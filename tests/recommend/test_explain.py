@@ -106,6 +106,18 @@ def test_a_survey_agrees_with_single_explanations(recommender):
     assert all(a["lengths"][1] < b["lengths"][0] for a, b in zip(groups, groups[1:], strict=False))
 
 
+def test_a_survey_does_not_depend_on_how_many_scores_are_held(trained, monkeypatch):
+    """Of a large catalogue there are fewer scores at a time than histories encoded."""
+    from recbole_prism.recommend import scoring
+
+    recommender = Recommender.load(trained("PRISM_SASRec"))
+    whole = population.survey(recommender, n_users=1000)
+    monkeypatch.setattr(scoring, "SCORES_AT_ONCE", {"cpu": 5 * recommender.scorer.n_items})
+    parts = population.survey(recommender, n_users=1000)
+    np.testing.assert_allclose(parts.weights, whole.weights, atol=1e-6)
+    np.testing.assert_allclose(parts.expert_drops, whole.expert_drops, atol=1e-5)
+
+
 @pytest.mark.parametrize("fusion", ["none", "gate", "attention", "prism+mib"])
 def test_other_fusions_are_surveyed_as_far_as_they_have_weights(trained, fusion):
     many = population.survey(Recommender.load(trained("PRISM_SASRec", fusion=fusion)), n_users=10)
