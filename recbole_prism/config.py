@@ -126,11 +126,19 @@ def model_yamls(model: str) -> list[Path]:
 
 def check_config(config, model: str) -> None:
     """Raise PRISMError for unknown keys and for values out of type or range."""
+    from torch import nn
+
     _check_keys(config, model)
     values = config.final_config_dict
     for key, (holds, allowed) in CHECKS.items():
+        if values.get(key) == "~":  # yaml's nothing, which the command line gives as text
+            values[key] = None
         if key in values and not holds(values[key]):
             raise PRISMError(f"{key}: {values[key]!r} is not allowed; must be {allowed}")
+    modalities = values["modalities"]
+    for name in [modalities] if isinstance(modalities, str) else modalities:
+        if hasattr(nn.ModuleDict, name):
+            raise PRISMError(f"modalities: {name!r} is a name that torch keeps for itself; call the modality otherwise")
     _check_backbone(values, MODELS[model])
     _check_fusion(values)
     _check_lambdas(values)
@@ -199,13 +207,18 @@ def _check_keys(config, model: str) -> None:
     """
     known = known_keys() | set(config.internal_config_dict)
     for key in config.external_config_dict:
-        if key in known or key in _keys_in_recbole_code():
+        if key in known or is_known(key):
             continue
         elsewhere = key in config.cmd_config_dict and key not in config.file_config_dict | config.variable_config_dict
         if elsewhere and not STRICT_COMMAND_LINE and not nearest(key, known):
             getLogger().warning(f"--{key}: known neither to RecBole nor to {model}; ignored")
             continue
         raise PRISMError(f"{key}: known neither to RecBole nor to {model}{suggest(key, known)}")
+
+
+def is_known(key: str) -> bool:
+    """Whether RecBole or we read a key of that name."""
+    return key in known_keys() or key in _keys_in_recbole_code()
 
 
 @functools.cache

@@ -44,6 +44,8 @@ def main(arguments: argparse.Namespace) -> int:
         raise PRISMError(f"--jobs: {arguments.jobs} is not allowed; must be at least 1")
     plan = read_plan(arguments)
     jobs, root = plan.jobs(), Path(arguments.output).resolve()
+    metrics = [metric.lower() for metric in _split(arguments.metrics)]
+    _check_metrics(metrics, jobs)
     failed = []
     if not arguments.only_tables:
         done = iter(range(1, len(jobs) + 1))
@@ -56,7 +58,7 @@ def main(arguments: argparse.Namespace) -> int:
     if not rows:
         raise PRISMError(f"{root}: no run is finished, so there is nothing to tabulate")
     known = list(dict.fromkeys(metric for row in rows for metric in row.values))
-    metrics = _split(arguments.metrics) or known
+    metrics = metrics or known
     missing = [metric for metric in metrics if metric not in known]
     if missing:
         raise PRISMError(f"--metrics: {missing[0]!r} was not measured; there are {', '.join(known)}")
@@ -74,6 +76,20 @@ def main(arguments: argparse.Namespace) -> int:
     if failed:
         print(f"{len(failed)} of {len(jobs)} runs failed; the same command tries them again")
     return 1 if failed else 0
+
+
+def _check_metrics(metrics: list[str], jobs: list) -> None:
+    """Raises PRISMError for columns that no run will measure, before any is run."""
+    from recbole_prism.errors import suggest
+
+    measured = set()
+    for job in jobs:
+        topk, names = job.settings["topk"], job.settings["metrics"]
+        names = [name.lower() for name in ([names] if isinstance(names, str) else names)]
+        measured.update(names, (f"{name}@{k}" for name in names for k in ([topk] if isinstance(topk, int) else topk)))
+    for metric in metrics:
+        if metric not in measured:
+            raise PRISMError(f"--metrics: {metric!r} is not measured{suggest(metric, measured)}; see topk and metrics")
 
 
 def write_report(rows: list, metrics: list[str], baseline: str, root: Path, *, figures: bool) -> None:

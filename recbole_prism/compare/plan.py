@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from recbole_prism.errors import PRISMError, suggest
 
@@ -85,15 +86,25 @@ class Plan:
                     check_model(name)
                     settings = {**SHARED, **self.settings, **own, "seed": seed}
                     if name not in MODELS:
+                        _check_keys(name, {**self.settings, **own})
                         settings = {**plain_defaults(name, settings), **packed_defaults(name, settings), **settings}
                     jobs.append(Job(dataset, name, name, seed, settings, None, self.cold_items))
                     for control in self.controls if name in MODELS else ():
-                        changed = {**settings, **control_settings(control)}
+                        changed = {**settings, **control_settings(control, given_settings(dataset, settings))}
                         label = f"{name}+{control}"
                         jobs.append(
                             Job(dataset, label, name, seed, changed, control_features(control), self.cold_items)
                         )
         return jobs
+
+
+def _check_keys(model: str, settings: dict) -> None:
+    """RecBole ignores keys that it does not know; a baseline would be trained otherwise than the plan says."""
+    from recbole_prism.config import is_known, known_keys
+
+    for key in settings:
+        if not is_known(key):
+            raise PRISMError(f"{key}: known neither to RecBole nor to {model}{suggest(key, known_keys())}")
 
 
 def packed_defaults(model: str, settings: dict) -> dict:
@@ -103,12 +114,41 @@ def packed_defaults(model: str, settings: dict) -> dict:
     return {"training_mode": "packed"} if model in CAUSAL and not why_not_packed(settings, model) else {}
 
 
-def control_settings(name: str) -> dict:
-    """Settings of a preset, or of several joined by ``+``. Raises PRISMError with the nearest names."""
-    if "+" in name:
-        return {key: value for part in name.split("+") for key, value in control_settings(part).items()}
+def given_settings(dataset: str, settings: dict) -> dict:
+    """What a control changes: the dataset's yaml file, then the settings."""
+    from recbole_prism.config import read_yaml
+    from recbole_prism.datasets import dataset_yaml
+
+    file = dataset_yaml(dataset, str(settings.get("data_path", "dataset/")))
+    return {**(read_yaml(file) if file else {}), **settings}
+
+
+def control_settings(name: str, given: Mapping = MappingProxyType({})) -> dict:
+    """Settings of a preset, or of several joined by ``+``, on a run of the settings ``given``.
+
+    Raises PRISMError for unknown names, with the nearest ones, and for two that contradict each other.
+    """
+    changed: dict = {}
+    for part in name.split("+"):
+        for key, value in _preset(part, given).items():
+            if key == "experts_off":
+                value = [*changed.get(key, given.get(key) or []), *value]
+            elif changed.get(key, value) != value:
+                raise PRISMError(f"control {name!r} sets {key} to {changed[key]!r} and to {value!r}; join others")
+            changed[key] = value
+    return changed
+
+
+def _preset(name: str, given: Mapping) -> dict:
     if name.startswith(ONLY) and name != ONLY:
-        return {"modalities": [name.removeprefix(ONLY)]}
+        kept, sources = name.removeprefix(ONLY), given.get("modalities")
+        if not isinstance(sources, Mapping):
+            return {"modalities": [kept]}
+        if kept not in sources:
+            raise PRISMError(
+                f"control {name!r}: no modality {kept!r}{suggest(kept, sources)}; there are {list(sources)}"
+            )
+        return {"modalities": {kept: sources[kept]}}
     if name.startswith(WITHOUT) and name != WITHOUT:
         return {"experts_off": [name.removeprefix(WITHOUT)]}
     if name in FEATURES:
@@ -139,6 +179,9 @@ def make_plan(
 ) -> Plan:
     """A checked plan; ``seeds`` is how many or which; the baseline is the first model unless named; ``cold_items``: the
     share of items held out of training."""
+    models, datasets, controls = (
+        [named] if isinstance(named, str) else named for named in (models, datasets, controls)
+    )
     by_name = models if isinstance(models, Mapping) else dict.fromkeys(models)
     if isinstance(seeds, int) and not isinstance(seeds, bool):
         seeds = list(range(1, seeds + 1))

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,7 +84,7 @@ def _start(job: Job, folder: Path, environment: dict[str, str], gpu: str | None)
     settings = dict(job.settings)
     if gpu is not None:
         settings.setdefault("gpu_id", gpu)  # RecBole sets CUDA_VISIBLE_DEVICES to this
-    settings["data_path"] = str(Path(settings.get("data_path", "dataset/")).resolve())  # the job runs in its folder
+    settings |= absolute_paths(job.dataset, settings)  # the job runs in its folder
     settings.setdefault("checkpoint_dir", "saved")
     config = {"model": job.model, "label": job.label, "dataset": job.dataset, "seed": job.seed}
     config |= {"features": job.features, "cold_items": job.cold_items, "settings": settings}
@@ -99,6 +99,27 @@ def _start(job: Job, folder: Path, environment: dict[str, str], gpu: str | None)
             stderr=subprocess.STDOUT,
             env=environment,
         )
+
+
+def absolute_paths(dataset: str, settings: dict) -> dict:
+    """Those of ``settings`` that name files, as they are seen from the current directory.
+
+    Features below ``dataset/NAME`` of the current directory count too, where ``data_path`` has none of that name.
+    """
+    data_path = Path(settings.get("data_path", "dataset/")).resolve()
+    changed: dict = {"data_path": str(data_path)}
+    if settings.get("resume"):
+        changed["resume"] = os.path.abspath(settings["resume"])
+    sources = settings.get("modalities") or {}
+    if not isinstance(sources, Mapping):
+        sources = dict.fromkeys([sources] if isinstance(sources, str) else sources)
+    found = {}
+    for name, source in sources.items():
+        file = source or f"{dataset}.{name}.safetensors"
+        near = [path for path in (Path("dataset") / dataset / file, Path(file)) if path.is_file()]
+        if near and not (data_path / dataset / file).is_file():
+            found[name] = str(near[0].resolve())
+    return changed | ({"modalities": {**sources, **found}} if found else {})
 
 
 def failure(folder: Path) -> str:

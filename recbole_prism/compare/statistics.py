@@ -95,11 +95,11 @@ def compare_all(
     values: Mapping[str, Mapping[int, float]],
     baseline: str,
     *,
-    users: Mapping[str, Mapping[str, float]] | None = None,
+    users: Mapping[str, Mapping[int, Mapping[str, float]]] | None = None,
 ) -> dict[str, Comparison]:
     """Every model against the baseline on one metric: one family for Holm's correction.
 
-    values: {model: {seed: value}}; users: {model: {user: mean over seeds}}. Only seeds and users that both models have
+    values: {model: {seed: value}}; users: {model: {seed: {user: value}}}. Only seeds and users that both models have
     are paired; a model that shares no seed with the baseline is left out.
     """
     comparisons = {}
@@ -110,8 +110,9 @@ def compare_all(
         pair = [np.array([values[each][seed] for seed in seeds]) for each in (name, baseline)]
         by_user: list[np.ndarray | None] = [None, None]
         if users and users.get(name) and users.get(baseline):
-            common = sorted(users[name].keys() & users[baseline].keys())
-            by_user = [np.array([users[each][user] for user in common]) for each in (name, baseline)]
+            runs = [[users[each][seed] for seed in seeds] for each in (name, baseline)]
+            common = sorted(set.intersection(*(set(run) for run in [*runs[0], *runs[1]])))
+            by_user = [np.array([[run[user] for user in common] for run in each]).mean(0) for each in runs]
         comparisons[name] = compare_pair(*pair, model_users=by_user[0], baseline_users=by_user[1])
     for kind in ("seeds", "users"):
         corrected = holm([getattr(each, f"p_{kind}") for each in comparisons.values()])

@@ -45,7 +45,7 @@ def collect(jobs: Iterable[Job], root: Path, baseline: str) -> list[Row]:
     """Rows of all jobs that have a result, compared with the baseline of their dataset where it has results."""
     rows: dict[tuple[str, str], Row] = {}
     results: dict[tuple[str, str], list[dict]] = {}
-    users: dict[tuple[str, str], list[dict[str, dict[str, float]]]] = {}
+    users: dict[tuple[str, str], dict[int, dict[str, dict[str, float]]]] = {}
     for job in jobs:
         folder, key = job.folder(root), (job.dataset, job.label)
         if not (folder / "result.json").is_file():
@@ -56,7 +56,7 @@ def collect(jobs: Iterable[Job], root: Path, baseline: str) -> list[Row]:
             row.values.setdefault(metric, {})[job.seed] = value
         row.runs[job.seed] = str(folder)
         results.setdefault(key, []).append(result)
-        users.setdefault(key, []).append(read_users(folder))
+        users.setdefault(key, {})[job.seed] = read_users(folder)
     for key, row in rows.items():
         for cost in COSTS:
             known = [result[cost] for result in results[key] if result[cost] is not None]
@@ -71,7 +71,7 @@ def _compare(dataset: str, rows: list[Row], users: dict, baseline: str) -> None:
     for metric in first.values if first else ():
         having = [row for row in rows if metric in row.values]
         values = {row.label: row.values[metric] for row in having}
-        by_user = {row.label: _mean_over_seeds(users[dataset, row.label], metric) for row in having}
+        by_user = {row.label: {seed: run[metric] for seed, run in users[dataset, row.label].items()} for row in having}
         found = compare_all(values, baseline, users=by_user)
         for row in having:
             if row.label in found:
@@ -88,12 +88,6 @@ def read_users(folder: Path) -> dict[str, dict[str, float]]:
             for metric in arrays.files
             if "@" in metric
         }
-
-
-def _mean_over_seeds(runs: list[dict[str, dict[str, float]]], metric: str) -> dict[str, float]:
-    known = [run[metric] for run in runs if metric in run]
-    common = set.intersection(*(set(run) for run in known)) if known else set()
-    return {user: float(np.mean([run[user] for run in known])) for user in common}
 
 
 # -- formats -----------------------------------------------------------------------------------------------------------

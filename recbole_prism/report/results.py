@@ -19,7 +19,8 @@ from recbole_prism.report.slices import Group, Slice, make_groups, make_slices
 @dataclass
 class Results:
     """values {label: {metric: [S, U]}}; facts: what is known of each user's test row [U]; weights {label: {expert:
-    [S, U]}}; outcomes {label: [result.json of each seed]}; groups: empty where users have several test rows."""
+    [S, U]}}; outcomes {label: [result.json of each seed]}; seeds {label: [S]}; groups: empty where users
+    have several test rows."""
 
     dataset: str
     rows: list[Row]
@@ -28,10 +29,11 @@ class Results:
     facts: dict[str, np.ndarray] = field(default_factory=dict)
     weights: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     outcomes: dict[str, list[dict]] = field(default_factory=dict)
+    seeds: dict[str, list[int]] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
 
     def slices(self, baseline: str) -> list[Slice]:
-        return make_slices(self.dataset, self.groups, self.values, baseline)
+        return make_slices(self.dataset, self.groups, self.values, baseline, self.seeds)
 
 
 def read_results(dataset: str, rows: list[Row]) -> Results:
@@ -45,6 +47,7 @@ def read_results(dataset: str, rows: list[Row]) -> Results:
     results = Results(dataset, rows, users)
     joined = {folder: _by_user(each, users) for folder, each in columns.items()}
     for row in rows:
+        results.seeds[row.label] = list(row.runs)
         seeds = [joined[Path(folder)] for folder in row.runs.values()]
         results.outcomes[row.label] = [
             json.loads((Path(folder) / "result.json").read_text(encoding="utf-8")) for folder in row.runs.values()

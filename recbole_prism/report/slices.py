@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import NamedTuple
 
@@ -103,8 +103,12 @@ def make_slices(
     groups: list[Group],
     values: Mapping[str, Mapping[str, np.ndarray]],
     baseline: str | None = None,
+    seeds: Mapping[str, Sequence[int]] | None = None,
 ) -> list[Slice]:
-    """values {model: {metric: [S, R]}}, rows in the order of the groups'."""
+    """values {model: {metric: [S, R]}}, rows in the order of the groups'; seeds {model: [S]}, the same ones if None.
+
+    Differences are over the seeds that both models have.
+    """
     slices = []
     for group in groups:
         for model, by_metric in values.items():
@@ -116,11 +120,20 @@ def make_slices(
                 if len(some) > 1:
                     entry.std_over_seeds = float(some.mean(1).std(ddof=1))
                 theirs = values.get(baseline, {}).get(metric)
-                if theirs is not None and model != baseline:
-                    paired = some.mean(0) - theirs[:, group.rows].mean(0)
-                    entry.difference, entry.difference_low, entry.difference_high = mean_interval(paired)
+                ours, others = _paired(len(some), seeds and seeds[model], seeds and seeds.get(baseline))
+                if theirs is not None and model != baseline and ours:
+                    gains = some[ours].mean(0) - theirs[others][:, group.rows].mean(0)
+                    entry.difference, entry.difference_low, entry.difference_high = mean_interval(gains)
                 slices.append(entry)
     return slices
+
+
+def _paired(n: int, ours: Sequence[int] | None, theirs: Sequence[int] | None) -> tuple[list[int], list[int]]:
+    """Where the seeds stand that both have; all n, where they are not named."""
+    if ours is None or theirs is None:
+        return list(range(n)), list(range(n))
+    common = [seed for seed in ours if seed in theirs]
+    return [ours.index(seed) for seed in common], [theirs.index(seed) for seed in common]
 
 
 def csv_slices(slices: list[Slice]) -> str:

@@ -90,6 +90,8 @@ def wait_for(found, seconds=90):
         (["--models", "Pop", "--jobs", "0"], "--jobs: 0 is not allowed"),
         (["--models", "Pop", "--set", "epochs"], "settings are written as KEY=VALUE"),
         (["--models", "Pop", "--only-tables"], "no run is finished"),
+        (["--models", "Pop", "--metrics", "NDGC@10"], "'ndgc@10' is not measured (did you mean 'ndcg@10'"),
+        (["--models", "SASRec", "--set", "epohcs=1"], "epohcs: known neither to RecBole nor to SASRec"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_one(data_path, capsys, tmp_path, arguments, message):

@@ -51,6 +51,24 @@ def test_controls_set_known_keys():
     assert both.label == "PRISM_SASRec+noise_features+projections_only"
 
 
+def test_a_control_changes_what_is_set(data_path):
+    files = {"image": "my.safetensors", "text": None}
+    assert control_settings("only_image", {"modalities": files}) == {"modalities": {"image": "my.safetensors"}}
+    assert control_settings("without_synergy+without_redundancy") == {"experts_off": ["synergy", "redundancy"]}
+    off = control_settings("without_synergy", {"experts_off": ["redundancy"]})
+    assert off == {"experts_off": ["redundancy", "synergy"]}
+    assert control_settings("no_losses+no_unique_loss")["lambda_unique"] == 0
+    (data_path / "tiny" / "tiny.yaml").write_text("modalities: {kind: category, text: }\n")
+    plan = make_plan("PRISM_SASRec", "tiny", 1, controls="only_kind", settings={"data_path": str(data_path)})
+    assert plan.jobs()[1].settings["modalities"] == {"kind": "category"}
+    for name, message in (
+        ("only_audio", "no modality .audio.; there are"),
+        ("sum+gate", "sets fusion to 'sum' and to 'gate'"),
+    ):
+        with pytest.raises(PRISMError, match=message):
+            control_settings(name, {"modalities": files})
+
+
 @pytest.mark.parametrize("kind", ["shuffled", "noise"])
 def test_control_features_tell_nothing_but_keep_their_scale(settings, data_path, tmp_path, kind):
     from recbole_prism.compare.controls import write_control_features

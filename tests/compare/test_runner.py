@@ -60,3 +60,21 @@ def test_each_job_is_told_its_gpu_and_its_share_of_the_cores(monkeypatch, tmp_pa
 def test_a_failure_is_the_error_and_not_its_last_line(tmp_path, log, said):
     (tmp_path / "log.txt").write_text(log)
     assert runner.failure(tmp_path) == f"{said} ({tmp_path / 'log.txt'})"
+
+
+def test_files_are_those_of_the_current_directory(tmp_path, monkeypatch):
+    """A job runs in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    for file in ("feats/clip.safetensors", "dataset/tiny/tiny.text.safetensors", "elsewhere/tiny/a.npy"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    sources = {"image": "feats/clip.safetensors", "text": None, "audio": "a.npy", "kind": "category"}
+    found = runner.absolute_paths("tiny", {"data_path": "elsewhere", "modalities": sources, "resume": "saved/x.pth"})
+    assert found["data_path"] == str(tmp_path / "elsewhere") and found["resume"] == str(tmp_path / "saved/x.pth")
+    assert found["modalities"] == {
+        "image": str(tmp_path / "feats/clip.safetensors"),
+        "text": str(tmp_path / "dataset/tiny/tiny.text.safetensors"),
+        "audio": "a.npy",
+        "kind": "category",
+    }
+    assert set(runner.absolute_paths("tiny", {"modalities": ["image"]})) == {"data_path"}

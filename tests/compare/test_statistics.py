@@ -51,11 +51,25 @@ def test_bootstrap_p_values_are_uniform_without_a_difference():
 
 def test_seeds_and_users_are_paired_by_name():
     values = {"base": {1: 0.1, 2: 0.2, 3: 0.3}, "new": {3: 0.33, 2: 0.21, 1: 0.12}, "other": {9: 0.5}}
-    users = {"base": {"a": 0.0, "b": 1.0}, "new": {"b": 1.0, "a": 0.5, "c": 9.0}}
+    users = {
+        "base": dict.fromkeys((1, 2, 3), {"a": 0.0, "b": 1.0}),
+        "new": dict.fromkeys((1, 2, 3), {"b": 1.0, "a": 0.5, "c": 9.0}),
+    }
     found = compare_all(values, "base", users=users)
     assert set(found) == {"new"}
     assert found["new"].difference == pytest.approx(0.02) and found["new"].gain == pytest.approx(0.1)
     assert found["new"].p_seeds == found["new"].p_seeds_corrected
     assert found["new"].interval == pytest.approx((0, 0.5))
+
+
+def test_users_are_compared_on_the_seeds_that_both_models_have():
+    values = {"base": {1: 0.1, 2: 0.4, 3: 0.4}, "new": {1: 0.11}}
+    users = {name: {s: {"a": v, "b": v} for s, v in by_seed.items()} for name, by_seed in values.items()}
+    found = compare_all(values, "base", users=users)["new"]
+    assert found.difference == pytest.approx(0.01)
+    assert found.interval == pytest.approx((0.01, 0.01))
+
+
+def test_what_differs_in_length_is_not_paired():
     with pytest.raises(ValueError, match="2 and 1 seeds"):
         compare_pair([1, 2], [1])

@@ -60,6 +60,6 @@ def comparison(tmp_path):
             row.values.setdefault("ndcg@10", {})[seed] = value
             row.runs[seed] = str(folder)
         rows.append(row)
-    users = {("tiny", row.label): [tables.read_users(tables.Path(f)) for f in row.runs.values()] for row in rows}
+    users = {("tiny", row.label): {s: tables.read_users(tables.Path(f)) for s, f in row.runs.items()} for row in rows}
     tables._compare("tiny", rows, users, "SASRec")
     return rows, read_results("tiny", rows)

@@ -56,5 +56,8 @@ def test_slices_are_means_differences_and_intervals():
     assert cold["better"].difference == pytest.approx(0.2) == pytest.approx(cold["better"].difference_low)
     warm = next(each for each in slices if each.group == "warm" and each.model == "better")
     assert warm.difference == 0
+    seeds = {"base": [1, 2], "better": [2]}
+    fewer = make_slices("d", groups, {"base": {"r": base}, "better": {"r": base[1:] + 0.1}}, "base", seeds)
+    assert next(each.difference for each in fewer if each.model == "better") == pytest.approx(0.1)
     lines = list(csv.DictReader(io.StringIO(csv_slices(slices))))
     assert len(lines) == 4 and float(lines[2]["mean"]) == pytest.approx(slices[2].mean)
