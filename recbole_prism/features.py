@@ -103,7 +103,12 @@ def _read_npy(path: Path) -> FeatureFile:
     ids = path.with_suffix(".ids.txt")
     if not ids.is_file():
         raise PRISMError(f"{ids}: missing; {path.name} needs its item tokens there, one a line, in row order")
-    return FeatureFile(ids.read_text(encoding="utf-8").splitlines(), np.load(path, allow_pickle=False))
+    return FeatureFile(read_ids(ids), np.load(path, allow_pickle=False))
+
+
+def read_ids(path: Path) -> list[str]:
+    """Item tokens, one a line, without spaces around them or a byte order mark before them."""
+    return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
 
 
 def _read_pt(path: Path) -> FeatureFile:
@@ -118,8 +123,8 @@ def _read_pt(path: Path) -> FeatureFile:
 
 def _read_atomic(path: Path) -> FeatureFile:
     """A RecBole atomic file: a token column first, and one ``float_seq`` column."""
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, delimiter="\t")  # quoted as pandas, and so RecBole, reads it
         header = next(rows)
         columns = [n for n, name in enumerate(header) if name.endswith(":float_seq")]
         if not header[0].endswith(":token") or len(columns) != 1:

@@ -162,7 +162,7 @@ class PRISMMixin:
         In scope ``sequence`` a window is a row: its one fused vector is added at all of its places.
         """
         table = self.item_embedding._parameters["weight"]
-        if len(batch.items) < self.n_items and (self.training or torch.is_grad_enabled()):
+        if self.training or torch.is_grad_enabled():
             unique, place = batch.distinct()
             projected, available = self.modalities(unique)
             embedded = F.embedding(unique, table)

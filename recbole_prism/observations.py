@@ -81,13 +81,13 @@ def load(arguments: argparse.Namespace):
     from recbole.data import create_dataset
 
     from recbole_prism.datasets import check_dataset
-    from recbole_prism.recommend.checkpoint import quiet, read_histories
+    from recbole_prism.recommend.checkpoint import own_command_line, quiet, read_histories
     from recbole_prism.register import register
 
     check_dataset(arguments.name, arguments.data_path)
     register()
     settings = {"data_path": arguments.data_path, "show_progress": False}
-    with quiet():
+    with quiet(), own_command_line():
         config = Config(model="PRISM_SASRec", dataset=arguments.name, config_dict=settings)
         columns = config["load_col"] or {}
         for kind, id_field, field in (

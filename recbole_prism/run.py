@@ -174,7 +174,7 @@ def mendable_errors(dataset: str) -> Iterator[None]:
 
 @contextmanager
 def recorded_trainers() -> Iterator[list]:
-    """While in force, every trainer that RecBole builds records its epochs, resumes, and is appended to the list."""
+    """While in force, every trainer that RecBole builds records its epochs, and is appended to the list."""
     from recbole.quick_start import quick_start
 
     from recbole_prism.training.trainer import RecordingMixin
@@ -191,8 +191,6 @@ def recorded_trainers() -> Iterator[list]:
                 trainer.__class__ = type(type(trainer).__name__, (RecordingMixin, type(trainer)), {})
                 trainer.start_record()
             trainers.append(trainer)
-            if config["resume"]:
-                trainer.resume_checkpoint(config["resume"])
             return trainer
 
         return make_recording_trainer
@@ -236,12 +234,20 @@ def summary_text(model: str, dataset: str, result: dict) -> str:
 
 
 def comparison_text(models: list[str], dataset: str, results: list[dict]) -> str:
-    """Test metrics of several models side by side. One run each says little: `recbole-prism compare` takes seeds."""
+    """Test metrics of several models side by side. One run each says little: `recbole-prism compare` takes seeds.
+
+    Where the split has no test part, metrics of the validation part.
+    """
     width = max(map(len, models))
-    names = list(results[0]["test_result"])
-    lines = [f"\ntest on {dataset}", " ".join([f"  {'':<{width}}", *(f"{name:>10}" for name in names), "  s / epoch"])]
-    for model, result in zip(models, results, strict=True):
-        values = [f"{result['test_result'][name]:>10.4f}" for name in names]
+    part = "test" if all(result["test_result"] for result in results) else "best_valid"
+    tables = [result[f"{part}_result"] or {} for result in results]
+    names = list(tables[0])
+    lines = [
+        f"\n{'test' if part == 'test' else 'validation'} on {dataset}",
+        " ".join([f"  {'':<{width}}", *(f"{name:>10}" for name in names), "  s / epoch"]),
+    ]
+    for model, result, table in zip(models, results, tables, strict=True):
+        values = [f"{table[name]:>10.4f}" for name in names]
         seconds = result["summary"]["seconds_per_epoch"]
         lines.append(" ".join([f"  {model:<{width}}", *values, f"{seconds or 0:>11.2f}"]))
     return "\n".join(lines)

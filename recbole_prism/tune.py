@@ -10,6 +10,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,14 +70,16 @@ def main(arguments: argparse.Namespace) -> int:
         _work(arguments, study, space, settings)
         for process in workers:
             process.wait()
+        while arguments.worker == 0 and _awaited(study):
+            _work(arguments, study, space, settings)
     finally:
         for process in workers:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
     if arguments.worker == 0:
-        write_best(study, folder, settings)
-        print(study_text(study, folder))
+        write_best(study, folder, space, settings)
+        print(study_text(study, folder, space))
     return 0
 
 
@@ -189,13 +192,32 @@ def _work(arguments, study: Study, space: list[Parameter], settings: dict) -> No
             _print_trial(study)
 
 
+def _awaited(study: Study) -> bool:
+    """Whether trials were under way outside of this command; waits until they end, or are known to be dead."""
+    import optuna
+
+    def n_running() -> int:
+        return sum(trial.state.name == "RUNNING" for trial in study.get_trials(deepcopy=False))
+
+    if not n_running():
+        return False
+    print(
+        f"waiting for {n_running()} trials of another process, which have {4 * HEARTBEAT} s for a sign of life",
+        flush=True,
+    )
+    while n_running():
+        time.sleep(HEARTBEAT / 10)
+        optuna.storages.fail_stale_trials(study)
+    return True
+
+
 def _count(study: Study) -> int:
     """Trials that are done or under way; one that died with its process does not count."""
     states = [(trial.state.name, trial.user_attrs) for trial in study.get_trials(deepcopy=False)]
     return sum(state in ("COMPLETE", "PRUNED", "RUNNING") or "error" in attrs for state, attrs in states)
 
 
-def write_best(study: Study, folder: Path, settings: dict) -> None:
+def write_best(study: Study, folder: Path, space: list[Parameter], settings: dict) -> None:
     """``best.yaml``: the settings of all trials and what the best drew; read it with ``--config_files``."""
     from recbole_prism.features import write_atomically
 
@@ -204,17 +226,8 @@ def write_best(study: Study, folder: Path, settings: dict) -> None:
         raise PRISMError(f"{folder}: no trial was finished, so there is no best one")
     best = study.best_trial
     head = f"# trial {best.number} of {len(study.trials)}: validation {best.value:.6f}\n"
-    values = {**settings, **{name: _plain(value) for name, value in best.params.items()}}
+    values = {**settings, **{parameter.name: parameter.recall(best.params[parameter.name]) for parameter in space}}
     write_atomically(folder / "best.yaml", (head + yaml.safe_dump(values, sort_keys=False)).encode())
-
-
-def _plain(value):
-    """A drawn list is text in Optuna; in yaml it is a list again."""
-    import ast
-
-    if isinstance(value, str) and value[:1] in "[(":
-        value = ast.literal_eval(value)
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _finished(study: Study) -> list:
@@ -227,12 +240,12 @@ def _print_trial(study: Study) -> None:
     print(f"trial {trial.number:>3} {trial.state.name.lower():<9}{value}", flush=True)
 
 
-def study_text(study: Study, folder: Path) -> str:
+def study_text(study: Study, folder: Path, space: list[Parameter]) -> str:
     """The best trial, and how many there were of which kind."""
     states = [trial.state.name.lower() for trial in study.get_trials(deepcopy=False)]
     counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     best = study.best_trial
     lines = [f"\n{len(states)} trials: {counts}", f"best: trial {best.number}, validation {best.value:.5f}"]
-    lines += [f"  {name}: {value}" for name, value in best.params.items()]
+    lines += [f"  {parameter.name}: {parameter.recall(best.params[parameter.name])}" for parameter in space]
     lines += ["  " + "  ".join(f"{name} {value:.4f}" for name, value in best.user_attrs["valid"].items())]
     return "\n".join([*lines, f"written to {folder / 'best.yaml'}"])

@@ -41,8 +41,9 @@ def search(arguments, folder: Path, space: list[Parameter], settings: dict) -> i
             if pruned
             else FIFOScheduler()
         )
+        trial = tune.with_parameters(train, arguments=vars(arguments), space=space, settings=settings)
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(train, arguments=vars(arguments), settings=settings), {"cpu": 1}),
+            tune.with_resources(trial, {"cpu": 1}),
             tune_config=tune.TuneConfig(
                 metric=METRIC,
                 mode=mode,
@@ -76,12 +77,13 @@ def draw(space: list[Parameter], trial) -> None:
         parameter.draw(trial)
 
 
-def train(drawn: dict, arguments: dict, settings: dict) -> None:
+def train(drawn: dict, arguments: dict, space: list[Parameter], settings: dict) -> None:
     """One trial, in Ray's directory for it, where RecBole's log and tensorboard then are."""
     from ray import tune
 
     from recbole_prism.tune_trial import train_trial
 
+    drawn = {parameter.name: parameter.recall(drawn[parameter.name]) for parameter in space}
     train_trial(Reported(tune), arguments["model"], arguments["dataset"], {**settings, **drawn})
 
 
@@ -106,7 +108,6 @@ def report(results, folder: Path, space: list[Parameter], settings: dict, mode: 
     import yaml
 
     from recbole_prism.features import write_atomically
-    from recbole_prism.tune import _plain
 
     finished = [result for result in results if result.metrics and METRIC in result.metrics]
     if not finished:
@@ -115,7 +116,7 @@ def report(results, folder: Path, space: list[Parameter], settings: dict, mode: 
     best = results.get_best_result(METRIC, mode, scope="all")
     scores = best.metrics_dataframe[METRIC]
     score = float(scores.max() if mode == "max" else scores.min())
-    drawn = {parameter.name: _plain(best.config[parameter.name]) for parameter in space}
+    drawn = {parameter.name: parameter.recall(best.config[parameter.name]) for parameter in space}
     head = f"# best of {len(results)} trials on Ray: validation {score:.6f}\n"
     text = head + yaml.safe_dump({**settings, **drawn}, sort_keys=False)
     write_atomically(folder / "best.yaml", text.encode())

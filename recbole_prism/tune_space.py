@@ -45,8 +45,14 @@ class Parameter:
 
     def _whole(self, value: float) -> int | float:
         """quniform in whole steps means whole numbers: sizes, layers."""
-        whole = self.kind == "quniform" and value.is_integer() and self.values[2].is_integer()
+        whole = self.kind == "quniform" and float(value).is_integer() and self.values[2].is_integer()
         return int(value) if whole else value
+
+    def recall(self, value):
+        """What ``draw`` gave, from what Optuna keeps of it, where lists are text and whole numbers floats."""
+        if isinstance(value, str) and value[:1] in "[(":
+            value = ast.literal_eval(value)
+        return list(value) if isinstance(value, tuple) else self._whole(value)
 
 
 def find_space(name: str) -> Path:

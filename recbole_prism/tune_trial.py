@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from recbole_prism.errors import PRISMError
@@ -19,30 +16,19 @@ class TrialFailed(Exception):
 
 def bigger_is_better(model: str, dataset: str, settings: dict) -> bool:
     """Of the validation metric. Raises PRISMError for keys and values that no trial could use."""
-    with own_command_line():
-        return make_config(model, dataset, settings)["valid_metric_bigger"]
+    return make_config(model, dataset, settings)["valid_metric_bigger"]
 
 
 def make_config(model: str, dataset: str, settings: dict):
     """RecBole's Config of one trial, quietly."""
-    from recbole_prism.recommend.checkpoint import quiet
+    from recbole_prism.recommend.checkpoint import own_command_line, quiet
     from recbole_prism.register import register
 
     register()
     from recbole.config import Config
 
-    with quiet():
+    with own_command_line(), quiet():
         return Config(model=model, dataset=dataset, config_dict=dict(settings))
-
-
-@contextmanager
-def own_command_line() -> Iterator[None]:
-    """RecBole reads sys.argv into every Config; our options are not its keys."""
-    argv, sys.argv = sys.argv, sys.argv[:1]
-    try:
-        yield
-    finally:
-        sys.argv = argv
 
 
 def run_trial(study: Study, trial: Trial, model: str, dataset: str, settings: dict) -> float:
@@ -71,7 +57,7 @@ def train_trial(trial: Trial, model_name: str, dataset: str, settings: dict) -> 
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_seed
 
-    from recbole_prism.recommend.checkpoint import quiet
+    from recbole_prism.recommend.checkpoint import own_command_line, quiet
 
     with own_command_line(), quiet():
         config = make_config(model_name, dataset, settings)

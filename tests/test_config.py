@@ -69,6 +69,7 @@ def test_keys_that_only_recboles_code_knows_are_accepted(configure):
         ("add_projections", "yes", "True or False"),
         ("modalities", [], "a list of distinct names"),
         ("modalities", ["a", "a"], "a list of distinct names"),
+        ("modalities", {"type": "category"}, "'type' is a name that torch keeps"),
         ("missing", "drop", "one of"),
         ("experts_off", ["synergi"], "none of the experts .*did you mean 'synergy'"),
         ("experts_off", ["unique_image", "unique_text", "synergy", "redundancy"], "names all experts"),
@@ -78,6 +79,29 @@ def test_keys_that_only_recboles_code_knows_are_accepted(configure):
 def test_wrong_values_are_errors_naming_key_value_and_what_is_allowed(configure, key, value, allowed):
     with pytest.raises(PRISMError, match=rf"{key}: .*{allowed}"):
         configure(**{key: value})
+
+
+def test_nothing_may_be_given_on_the_command_line(configure, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["test", "--expert_loss_samples=~", "--training_mode=~"])
+    config = configure()
+    assert config["expert_loss_samples"] is None and config["training_mode"] == "packed"
+
+
+def test_drawn_negatives_and_masked_histories_are_refused(configure):
+    with pytest.raises(PRISMError, match=r"repeatable: False needs eval_args: \{mode: full\}"):
+        configure(repeatable=False, eval_args={"mode": {"valid": "full", "test": "uni20"}})
+
+
+def test_keys_that_need_our_trainer_are_named_where_it_is_not_used(configure, caplog):
+    configure("SASRec", train_neg_sample_args=None, ema_decay=0.9)
+    assert "ema_decay: without effect on RecBole's own SASRec" in caplog.text
+
+
+@pytest.mark.parametrize("change", [{"target_smoothing": 0.1}, {"loss_type": "sampled"}])
+def test_the_reason_for_an_impossible_loss_is_the_right_one(configure, change):
+    configure(fusion_scope="sequence", **change)
+    with pytest.raises(PRISMError, match="impossible here: expert_loss_on: prediction"):
+        configure(fusion_scope="sequence", expert_loss_on="prediction", **change)
 
 
 def test_unreadable_yaml_names_file_and_line(configure, tmp_path):

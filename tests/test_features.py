@@ -37,6 +37,17 @@ def test_every_format_reads_the_same(tmp_path, suffix):
     np.testing.assert_array_equal(contents.features, VECTORS)
 
 
+def test_ids_may_have_a_byte_order_mark_and_spaces(tmp_path):
+    file = write(tmp_path, ".npy")
+    (tmp_path / "f.ids.txt").write_text("\ufeff" + " \r\n".join(TOKENS), encoding="utf-8")
+    assert read_features(file).item_ids == TOKENS
+
+
+def test_atomic_files_are_quoted_as_pandas_reads_them(tmp_path):
+    (tmp_path / "f.item").write_text('\ufeffitem_id:token\tv:float_seq\n"a ""b"""\t1 2\n', encoding="utf-8")
+    assert read_features(tmp_path / "f.item").item_ids == ['a "b"']
+
+
 def test_metadata_and_half_precision_survive(tmp_path):
     write_features(tmp_path / "f.safetensors", TOKENS, VECTORS.astype(np.float16), encoder="e", normalized="no")
     contents = read_features(tmp_path / "f.safetensors")

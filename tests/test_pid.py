@@ -105,7 +105,7 @@ def test_pools_are_means_over_the_items_before():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_command_on_a_dataset_with_known_bits(tmp_path, capsys):
+def test_command_on_a_dataset_with_known_bits(tmp_path, capsys, monkeypatch):
     write_dataset("toy", ("synergy", "redundant"), sizes=Sizes(rows=128, clusters=2, next_items=4), data_path=tmp_path)
     options = ["--data-path", str(tmp_path), "--clusters", "2", "--target", "next_class", "--bootstrap", "0"]
     assert main(["pid", "toy", *options, "--by", "group"]) == 0
@@ -113,6 +113,9 @@ def test_command_on_a_dataset_with_known_bits(tmp_path, capsys):
     redundant, synergy = output.split("toy, group synergy")
     assert "redundancy          1.0000" in redundant and "synergy             0.0000" in redundant
     assert "synergy             1.0000" in synergy and "unique_image        0.0000" in synergy
+    monkeypatch.setattr("sys.argv", ["recbole-prism", "pid", "toy", f"--data-path={tmp_path}", "--history=last"])
+    assert main(["pid", "toy", *options]) == 0  # RecBole reads the command line as well
+    capsys.readouterr()
     assert main(["pid", "toy", *options[:-4], "--target", "nothing"]) == 1
     assert "--target nothing: no token field of that name" in capsys.readouterr().err
     assert main(["pid", "toy", *options, "--modalities", "image", "audio"]) == 1

@@ -92,6 +92,24 @@ def test_bad_input_is_one_line_and_exit_code_one(run, arguments, message):
     assert "Traceback" not in err
 
 
+def test_fewer_items_than_ranks_are_named_before_training(run):
+    code, out, err = run("--topk=[50]")
+    assert code == 1 and "topk: 50 is more than the 20 items there are" in err and "epoch 0" not in out + err
+
+
+def test_a_column_that_is_not_loaded_is_named(run):
+    code, _, err = run("--load_col={'inter': ['user_id', 'item_id']}")
+    assert code == 1 and "the time of interactions, 'timestamp', is not loaded; set load_col" in err
+
+
+def test_users_with_a_single_interaction_are_named(run, data_path):
+    rows = [f"u{n}\ti{1 + n % 20}\t3\t{n}" for n in range(30)]
+    header = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
+    (data_path / "tiny" / "tiny.inter").write_text("\n".join([header, *rows]) + "\n")
+    code, _, err = run()
+    assert code == 1 and "no user has enough interactions for one to be trained on" in err
+
+
 def test_debug_shows_the_traceback(run):
     code, _, err = run("--model=PRISM_SASRek", "--debug")
     assert code == 1 and "Traceback" in err

@@ -72,6 +72,24 @@ def test_a_trial_of_a_dead_process_is_not_counted(arguments, study):
     assert [trial.state.name for trial in study().trials] == ["COMPLETE", "FAIL", "COMPLETE"]
 
 
+def test_a_trial_that_a_killed_process_left_is_replaced(arguments, study, monkeypatch):
+    """The command comes again before the dead trial's heartbeat is old enough."""
+    monkeypatch.setattr("recbole_prism.tune.HEARTBEAT", 1)
+    assert main(arguments(trials=1)) == 0
+    left = study().ask()
+    study()._storage.record_heartbeat(left._trial_id)
+    assert main(arguments(trials=2)) == 0
+    assert [trial.state.name for trial in study().trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+def test_whole_numbers_are_written_as_such(arguments, tmp_path):
+    (tmp_path / "whole.hyper").write_text("hidden_size quniform 8,16,8\nexpert_dropout uniform 0.1,0.2\n")
+    assert main(arguments(trials=1, space="whole.hyper")) == 0
+    best = yaml.safe_load((tmp_path / "study" / "best.yaml").read_text())
+    assert best["hidden_size"] in (8, 16) and isinstance(best["hidden_size"], int)
+    assert isinstance(best["expert_dropout"], float)
+
+
 def test_a_study_of_something_else_is_refused(arguments, capsys):
     assert main(arguments(trials=1)) == 0
     capsys.readouterr()

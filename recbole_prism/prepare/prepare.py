@@ -58,6 +58,7 @@ def prepare_dataset(
     folder = DatasetFolder(name, data_path)
     options = _complete(kind, options)
     inputs = kind.inputs(options)
+    _spare(inputs, folder)
     key = fingerprint([source, options, versions(), {r: _identity(p) for r, p in inputs.items()}, _extra_id(options)])
     done = read_report(folder).get("prepare", {})
     if not force and done.get("fingerprint") == key and _intact(folder, done):
@@ -105,6 +106,17 @@ def prepare_dataset(
     add_to_report(folder, "prepare", section)
     shutil.rmtree(folder.work("prepare"), ignore_errors=True)
     return section
+
+
+def _spare(inputs: dict[str, Path], folder: DatasetFolder) -> None:
+    """Raises PRISMError if an input is a file that would be written."""
+    outputs = {folder.file(suffix).resolve() for suffix in OUTPUTS}
+    for role, path in inputs.items():
+        if Path(path).resolve() in outputs:
+            raise PRISMError(
+                f"{path}: would be overwritten, and it is the input ({role}); "
+                "name the dataset otherwise, or move the file out of its folder"
+            )
 
 
 def _complete(kind: type[Source], given: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from recbole_prism.errors import PRISMError
-from recbole_prism.features import FeatureFile, check_features, read_features, write_features
+from recbole_prism.features import FeatureFile, check_features, read_features, read_ids, write_features
 from recbole_prism.prepare.files import MODALITY, DatasetFolder, add_to_report, read_report, sha256, utc_now
 from recbole_prism.version import __version__
 
@@ -32,7 +32,7 @@ def encode_vectors(folder: DatasetFolder, modalities: Sequence[str] | None, opti
             matrix = np.load(path, allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
             raise PRISMError(f"{path}: not a .npy file of numbers ({error})") from error
-        found = FeatureFile(Path(options["ids"]).read_text(encoding="utf-8").splitlines(), matrix)
+        found = FeatureFile(read_ids(Path(options["ids"])), matrix)
         check_features(path, found)
     else:
         found = read_features(path)

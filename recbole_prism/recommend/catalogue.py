@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -44,9 +45,16 @@ def look_up(id_of: dict[str, int], token: str, noun: str) -> int:
 
 
 def read_titles(
-    path: Path, item_field: str, *, separator: str = "\t", title_field: str | None = None
+    path: Path,
+    item_field: str,
+    *,
+    separator: str = "\t",
+    encoding: str | None = None,
+    title_field: str | None = None,
 ) -> dict[str, str]:
     """Item token -> title out of an atomic ``.item`` file; empty if there is none, or no title column in it.
+
+    Quotes are read as by pandas, and so by RecBole; a character that is not of that encoding becomes a replacement.
 
     Raises PRISMError if ``title_field`` is named and not there.
     """
@@ -54,8 +62,10 @@ def read_titles(
         if title_field:
             raise PRISMError(f"{path}: no such file, so no titles from its field {title_field!r}")
         return {}
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = csv.reader(file, delimiter=separator, quoting=csv.QUOTE_NONE)
+    encoding = encoding or "utf-8"  # RecBole's default
+    encoding = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding  # with or without a byte order mark
+    with open(path, encoding=encoding, errors="replace", newline="") as file:
+        rows = csv.reader(file, delimiter=separator)
         names = [name.split(":")[0] for name in next(rows, [])]
         if title_field and title_field not in names:
             raise PRISMError(f"{path}: no field {title_field!r}{suggest(title_field, names)}; there are {names}")

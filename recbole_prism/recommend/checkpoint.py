@@ -8,7 +8,10 @@ from __future__ import annotations
 import functools
 import logging
 import pickle
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +49,7 @@ def load_checkpoint(
         Path(config["data_path"]) / f"{config['dataset']}.item",
         dataset.iid_field,
         separator=config["field_separator"],
+        encoding=config["encoding"],
         title_field=title_field,
     )
     return Loaded(
@@ -168,6 +172,16 @@ def _scalings(config, dataset, train, model) -> dict[str, Scaling]:
         scaling, length = config["feature_scaling"], config["feature_length"] or 1.0
         scalings[name] = Scaling(scaling, *scaling_statistics(aligned, scaling, trained_items(train), length))
     return scalings
+
+
+@contextmanager
+def own_command_line() -> Iterator[None]:
+    """RecBole reads sys.argv into every Config; our options are not its keys."""
+    argv, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        yield
+    finally:
+        sys.argv = argv
 
 
 class quiet:

@@ -104,7 +104,7 @@ def read_tokens(arguments: list[str]) -> list[str]:
             tokens.append(argument)
             continue
         try:
-            lines = Path(argument[1:]).read_text(encoding="utf-8").splitlines()
+            lines = Path(argument[1:]).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise PRISMError(f"{argument[1:]}: cannot be read ({error})") from error
         found = [line.strip() for line in lines if line.strip()]

@@ -23,6 +23,9 @@ def write_report(record: Record, trainer, model: str, dataset: str, result: dict
 
     A run that has trained for hours does not fail for want of a page: what goes wrong here is said in one line.
     """
+    if not result["test_result"]:
+        print("no report: the split has no test part", file=sys.stderr)
+        return None
     path = Path(trainer.saved_model_file).with_suffix(".html")
     try:
         columns, curves = record.columns(trainer), training_curves(trainer)

@@ -30,6 +30,12 @@ class PrefixDataset(FastLoading, SequentialDataset):
         """The rows of RecBole's ``data_augmentation``, without its loops and lists."""
         self._aug_presets()
         self._check_field("uid_field", "time_field")
+        if self.time_field not in self.inter_feat:
+            columns = [self.uid_field, self.iid_field, self.time_field]
+            raise PRISMError(
+                f"{self.dataset_name}: the time of interactions, {self.time_field!r}, is not loaded; "
+                f"set load_col: {{inter: {columns}}} (or TIME_FIELD)"
+            )
         self.sort(by=[self.uid_field, self.time_field], ascending=True)
         self.base_feat = self.inter_feat
         users = self.base_feat[self.uid_field]
@@ -53,6 +59,8 @@ class PrefixDataset(FastLoading, SequentialDataset):
     def build(self) -> list:
         """RecBole's splits; those after the first, which are evaluated, get their lists."""
         parts = super().build()
+        if hasattr(self, "base_feat") and not len(parts[0]):
+            raise PRISMError(f"{self.dataset_name}: no user has enough interactions for one to be trained on")
         for part in parts[1:] if hasattr(self, "base_feat") else ():
             part.inter_feat = part.with_lists(part.inter_feat)
         return parts

@@ -40,6 +40,13 @@ class ChunkCollector(Collector):
     are left to it, chunk by chunk.
     """
 
+    def data_collect(self, train_data) -> None:
+        """RecBole's, before anything is trained. Raises PRISMError if there are fewer items than ranks."""
+        n_items = train_data._dataset.item_num - 1
+        if self.topk and max(self.topk) > n_items:
+            raise PRISMError(f"topk: {max(self.topk)} is more than the {n_items} items there are")
+        super().data_collect(train_data)
+
     def eval_batch_collect(self, scores_tensor, interaction, positive_u, positive_i) -> None:
         if not isinstance(scores_tensor, ScoreChunks):
             return super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)

@@ -40,9 +40,8 @@ def _draw_factor(x: Tensor, p: float) -> Tensor:
     """0 with probability p, else 1 / (1 - p), for each element of x."""
     dropped = min(max(round(p * LEVELS), 1), LEVELS - 1)
     bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    bits = bits[: x.numel()].view(x.shape).to(torch.float32)  # comparing floats is faster than comparing int16
-    factor = torch.empty_like(x, memory_format=torch.contiguous_format)
-    return torch.ge(bits, dropped - LEVELS // 2, out=factor).mul_(LEVELS / (LEVELS - dropped))
+    factor = bits[: x.numel()].view(x.shape).to(torch.promote_types(x.dtype, torch.float32))  # float16 rounds 16 bits
+    return factor.ge_(dropped - LEVELS // 2).mul_(LEVELS / (LEVELS - dropped)).to(x.dtype)
 
 
 def dropout_factor(dropout: nn.Dropout, x: Tensor) -> Tensor | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import getLogger
 
 from recbole_prism.errors import PRISMError
 
 CAUSAL = ("SASRec", "GRU4Rec", "SASRecF", "GRU4RecF", "FDSA")  # backbones with an encoder in ``encoders.PACKED``
+COMPARES = "expert_loss_on: prediction compares predictions for several variants of a row"
 # Keys of ours that RecBole's own backbones have as well
 KEYS = ("window_stride", "window_offset", "num_negatives", "negative_distribution", "ema_decay")
 LOSSES = ("CE", "BPR", "sampled")
@@ -35,7 +37,7 @@ def why_not_packed(values: dict, backbone: str) -> str | None:
     if values.get("fusion_scope") == "sequence":
         return "fusion_scope: sequence pools the whole row, so the future would reach earlier positions (use causal)"
     if _compares_predictions(values):
-        return "expert_loss_on: prediction compares predictions for several variants of a row"
+        return COMPARES
     return None
 
 
@@ -70,7 +72,8 @@ def resolve_training(values: dict, backbone: str) -> None:
     if values.get("training_mode") is None:
         values["training_mode"] = "rows" if reason else "packed"
     packed = values["training_mode"] == "packed"
-    values["unpadded"] = not why_not_encoded(values, backbone) and not _compares_predictions(values)
+    padded = why_not_encoded(values, backbone) or (COMPARES if _compares_predictions(values) else None)
+    values["unpadded"] = not padded
     stride, longest = values.get("window_stride"), values["MAX_ITEM_LIST_LENGTH"]
     if packed and isinstance(stride, int) and stride > longest:
         raise PRISMError(f"window_stride: {stride} is longer than a window (MAX_ITEM_LIST_LENGTH: {longest})")
@@ -79,11 +82,11 @@ def resolve_training(values: dict, backbone: str) -> None:
     if values.get("target_smoothing") and values.get("loss_type") != "CE":
         raise PRISMError(f"target_smoothing: needs loss_type: CE, is {values.get('loss_type')!r}")
     if values.get("target_smoothing") and not values["unpadded"]:
-        raise PRISMError(f"target_smoothing is impossible here: {reason}; set it to 0")
+        raise PRISMError(f"target_smoothing is impossible here: {padded}; set it to 0")
     values["sampled_softmax"] = values.get("loss_type") == "sampled"
     if values["sampled_softmax"]:
         if not values["unpadded"] and backbone != "BERT4Rec":
-            raise PRISMError(f"loss_type: sampled is impossible here: {reason}")
+            raise PRISMError(f"loss_type: sampled is impossible here: {padded}")
         values["loss_type"] = "CE"
 
 
@@ -96,6 +99,8 @@ def resolve_plain(config, backbone: str) -> bool:
 
     values = config.final_config_dict
     if config.external_config_dict.get("training_mode") is None:
+        for key in config.external_config_dict.keys() & set(KEYS):
+            getLogger().warning(f"{key}: without effect on RecBole's own {backbone}, unless training_mode is set too")
         return False
     if (mode := values["training_mode"]) not in ("packed", "rows"):
         raise PRISMError(f"training_mode: {mode!r} is not allowed; must be {CHECKS['training_mode'][1]}")
@@ -115,8 +120,14 @@ def resolve_plain(config, backbone: str) -> bool:
 
 @contextmanager
 def any_protocol(values: dict) -> Iterator[None]:
-    """RecBole refuses ``repeatable: False`` to sequential models (config/configurator.py:378); ours have it."""
+    """RecBole refuses ``repeatable: False`` to sequential models (config/configurator.py:378); ours have it.
+
+    Raises PRISMError where negatives are drawn for the evaluation: they would be drawn from a user's history too.
+    """
     wanted = values["repeatable"]
+    modes = (values.get("eval_args") or {}).get("mode") or "full"
+    if wanted is False and set(modes.values() if isinstance(modes, dict) else [modes]) != {"full"}:
+        raise PRISMError(f"repeatable: False needs eval_args: {{mode: full}}, is {modes!r}")
     values["repeatable"] = True
     try:
         yield

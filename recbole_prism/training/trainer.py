@@ -30,6 +30,13 @@ class RecordingMixin:
         self.epoch_seconds: list[float] = []
         self.epoch_losses: list[dict[str, float]] = []  # by name, summed over batches as RecBole does
         self.valid_results: list[dict[str, float]] = []
+        self.resumed = False
+
+    def fit(self, *args, **kwargs):
+        if self.config["resume"] and not self.resumed:
+            self.resumed = True
+            self.resume_checkpoint(self.config["resume"])
+        return super().fit(*args, **kwargs)
 
     def _train_epoch(self, *args, **kwargs):
         start = perf_counter()

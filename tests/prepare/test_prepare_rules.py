@@ -31,6 +31,17 @@ def test_equal_timestamps_keep_the_order_of_the_file(make, tmp_path):
     assert made.history("u") == [f"i{n}" for n in [*range(40, 50), *range(40)]]
 
 
+def test_an_input_is_not_overwritten(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw = tmp_path / "dataset" / "shop" / "shop.inter"
+    raw.parent.mkdir(parents=True)
+    raw.write_text("user_id\titem_id\n" + "".join(f"u{n % 3}\ti{n % 4}\n" for n in range(40)))
+    before = raw.read_text()
+    with pytest.raises(PRISMError, match=r"shop.inter: would be overwritten, and it is the input \(interactions\)"):
+        prepare_dataset("table", "shop", interactions=raw)
+    assert raw.read_text() == before
+
+
 def test_order_survives_recboles_float32_times(make, tmp_path):
     """RecBole's float32 cannot tell these times apart; its sort is stable, so the file's order must be right."""
     rows = [f"u,i{n},3,{1_700_000_000 + 50 - n}" for n in range(50)]

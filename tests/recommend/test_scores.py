@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from recbole_prism.recommend import Recommender
+from recbole_prism.recommend.catalogue import read_titles
 
 PLAIN = ["SASRec", "GRU4Rec", "BERT4Rec", "HGN", "SRGNN"]
 SEQUENTIAL = [*PLAIN, "PRISM_SASRec", "PRISM_GRU4Rec", "PRISM_BERT4Rec", "PRISM_NARM", "PRISM_SRGNN", "MRdIB_SASRec"]
@@ -100,6 +101,15 @@ def test_titles_are_found_by_name(trained):
     assert found.title == f"The {found.item} story"
     categories = Recommender.load(trained("SASRec"), title_field="category")
     assert categories.for_sequence(["i1"], 1)[0].title.startswith("c")
+
+
+def test_titles_are_read_as_pandas_reads_them(tmp_path):
+    file = tmp_path / "a.item"
+    file.write_text('item_id:token\ttitle:token_seq\n1\t"The ""Best"" Soap"\n', encoding="utf-8-sig")
+    assert read_titles(file, "item_id") == {"1": 'The "Best" Soap'}
+    file.write_text("item_id:token\ttitle:token_seq\n1\tcaf\u00e9\n", encoding="latin-1")
+    assert read_titles(file, "item_id", encoding="latin-1") == {"1": "caf\u00e9"}
+    assert read_titles(file, "item_id") == {"1": "caf\ufffd"}
 
 
 @pytest.mark.parametrize("shape", [(3, 2000), (2, 1999), (4, 40), (1, 11)])

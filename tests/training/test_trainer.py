@@ -125,3 +125,23 @@ def test_rows_are_trained_without_padding_where_the_backbone_can_be_packed(build
     if not padded:
         assert all(batch.one_each and len(batch) == len(batch.lengths) for batch in trained)
         assert sum(map(len, trained)) == trainer._sequences.trained.sum()
+
+
+def test_resume_is_a_key_like_any_other(build, settings, monkeypatch):
+    """RecBole's own run_recbole builds the trainer and calls fit; every item is among 20, so each epoch is saved."""
+    from recbole.quick_start import run_recbole
+
+    common = {"stopping_step": 100, "valid_metric": "Recall@20", "topk": [20]}
+    half = fit(build, "PRISM_SASRec", epochs=2, **common)
+    train_epoch, epochs = PackedTrainer._train_epoch, []
+
+    def watched(self, train_data, epoch, *args, **kwargs):
+        epochs.append(epoch)
+        return train_epoch(self, train_data, epoch, *args, **kwargs)
+
+    monkeypatch.setattr(PackedTrainer, "_train_epoch", watched)
+    changed = {**settings, **common, "epochs": 4, "resume": half.saved_model_file}
+    run_recbole(model="PRISM_SASRec", dataset="tiny", config_dict=changed, saved=False)
+    assert epochs == [2, 3]
+    with pytest.raises(PRISMError, match="nowhere.pth: no such checkpoint"):
+        run_recbole(model="PRISM_SASRec", dataset="tiny", config_dict={**settings, "resume": "nowhere.pth"})
