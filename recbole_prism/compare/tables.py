@@ -94,8 +94,11 @@ def read_users(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def ranking(rows: list[Row], dataset: str, metric: str) -> dict[str, int]:
-    """Label -> place on a dataset, 1 for the best mean (all metrics of the table are better when larger)."""
-    means = {row.label: row.mean(metric) for row in rows if row.dataset == dataset and metric in row.values}
+    """Label -> place on a dataset, 1 for the best mean: the largest, or where RecBole says so the smallest."""
+    from recbole.evaluator.register import smaller_metrics
+
+    sign = -1 if metric.split("@")[0].lower() in smaller_metrics else 1
+    means = {row.label: sign * row.mean(metric) for row in rows if row.dataset == dataset and metric in row.values}
     return {label: 1 + sum(other > mean for other in means.values()) for label, mean in means.items()}
 
 

@@ -102,12 +102,12 @@ def _feature_files(places: list[Path], name: str) -> dict[str, Path]:
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     """Rows of an atomic file, by column name without its type. Raises PRISMError if it has none."""
-    with open(path, encoding="utf-8", newline="") as stream:
+    with open(path, encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, delimiter="\t")
         header = [column.split(":")[0] for column in next(reader, [])]
         if not {"item_id"} <= set(header):
             raise PRISMError(f"{path}: no column item_id; columns: {header}")
-        for row in reader:
+        for row in filter(None, reader):  # of a blank line there is nothing
             yield dict(zip(header, row, strict=False))
 
 

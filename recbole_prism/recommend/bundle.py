@@ -35,7 +35,7 @@ USERS = ("users.json", "histories.safetensors")
 # Of this machine and this training run; no model reads them.
 PRIVATE = {
     "data_path", "checkpoint_dir", "config_files", "dataset_save_path", "dataloaders_save_path", "wandb_project",
-    "gpu_id", "ip", "port", "local_rank", "load_col", "url", "tensorboard_dir",
+    "gpu_id", "ip", "port", "local_rank", "load_col", "url", "tensorboard_dir", "resume",
 }  # fmt: skip
 
 

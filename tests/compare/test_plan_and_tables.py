@@ -145,6 +145,11 @@ def test_rows_hold_means_gains_and_tests(rows):
     assert all(tables.Path(folder).is_dir() for row in rows for folder in row.runs.values())
 
 
+def test_of_some_metrics_the_smallest_is_best():
+    rows = [tables.Row("d", label, {"giniindex@10": {1: value}}) for label, value in (("a", 0.9), ("b", 0.3))]
+    assert tables.ranking(rows, "d", "giniindex@10") == {"a": 2, "b": 1}
+
+
 def test_tables_mark_best_and_second(rows):
     markdown, latex = tables.markdown_table(rows, ["ndcg@10"]), tables.latex_table(rows, ["ndcg@10"])
     line = {row.split(" | ")[1]: row for row in markdown.splitlines()[2:]}

@@ -27,6 +27,8 @@ def dataset(tmp_path):
 
 
 def test_figures(dataset):
+    with open(dataset / "d.inter", "a", encoding="utf-8") as file:
+        file.write("\n")  # a blank line at the end counts for nothing
     found = inspect_dataset("d", data_path=dataset.parent)
     assert found["statistics"]["users"] == 4 and found["statistics"]["interactions"] == 10
     assert found["sequence_length"]["median"] == 2.5 and found["sequence_length"]["max"] == 4

@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import tempfile
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from recbole_prism.prepare.clean import Template, clean_text, parse_price
 from recbole_prism.prepare.interactions import usable_id
 from recbole_prism.prepare.readers import BadLines, RawFile, objects, parse_object
 from recbole_prism.prepare.sources.base import to_number, to_token, unique_texts
+from recbole_prism.prepare.sources.table import moment
 from recbole_prism.prepare.sources.yelp import seconds
 from recbole_prism.prepare.tables import table_rows
 
@@ -125,6 +127,10 @@ def test_conversions_never_raise(value):
     assert number != number or abs(number) <= 1e15
     assert all(text and text == clean_text(text) or text for text in unique_texts(value))
     assert seconds(value) != seconds(value) or abs(seconds(value)) < 1e12
+
+
+def test_days_are_dates_too():
+    assert moment(date(1970, 1, 2)) == moment("1970-01-02") == moment(datetime(1970, 1, 2)) == 86_400
 
 
 @given(st.text(max_size=80) | st.lists(st.text(max_size=20), max_size=4) | st.floats() | st.none() | st.integers())

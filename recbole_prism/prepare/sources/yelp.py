@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Container, Iterator
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,8 @@ class Yelp(Source):
 
 def seconds(value: Any) -> float:
     """``2018-07-07 22:09:11`` or any ISO date (UTC unless it says otherwise) -> seconds since 1970; else NaN."""
+    if isinstance(value, date) and not isinstance(value, datetime):  # a column of days
+        value = value.isoformat()
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
