@@ -1,9 +1,14 @@
-"""Items that did not exist at training time: the model's table grows, their embedding zero, their content real."""
+"""Items that did not exist at training time: the model's table grows, their embeddings predicted from their features.
+
+As in Gantner et al., Learning Attribute-to-Feature Mappings for Cold-Start Recommendations (ICDM 2010): a linear map
+from features to embeddings, here a ridge regression on the known items. Shapes: N known items, C new ones, D hidden
+size, F features of all modalities.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +16,29 @@ import torch
 
 from recbole_prism.errors import PRISMError, suggest
 from recbole_prism.features import Aligned, FeatureFile, read_features
+from recbole_prism.models.table import BACKBONES, MODELS
 from recbole_prism.recommend.catalogue import Catalogue
 from recbole_prism.recommend.loaded import Loaded
 from recbole_prism.recommend.standin import build_model, model_features
+
+PENALTIES = tuple(10.0**n for n in range(-2, 7))  # features have a length of feature_length or so
+FITTED = 50_000  # known items to learn the map from, drawn at random where there are more
 
 
 def with_new_items(loaded: Loaded, files: Mapping[str, str | Path]) -> Loaded:
     """The same model with the items of feature files {modality: path} that it does not know appended to its catalogue.
 
-    They can be recommended and stand in histories. An item may lack a modality. Raises PRISMError if the model ranks by
-    id alone, or if a file is of an unknown modality, of another size, or has no new item.
+    They can be recommended and stand in histories. An item may lack a modality. Raises PRISMError if the model has no
+    features or no item embeddings to rank by, or if a file is of an unknown modality, of another size, or has no new
+    item.
     """
-    if loaded.settings.get("score_items") != "content":
+    if loaded.name not in MODELS:
         raise PRISMError(
-            f"{loaded.source}: {loaded.name} scores items by their ids alone, so it cannot rank items that it was not "
-            "trained on; train a PRISM model with score_items: content"
+            f"{loaded.source}: {loaded.name} knows items by their ids alone, so it cannot rank items that it was not "
+            "trained on; train a PRISM model"
         )
+    if not BACKBONES[MODELS[loaded.name]].content:
+        raise PRISMError(f"{loaded.source}: {loaded.name} ranks items by a table of its own, which cannot grow")
     model, tokens = loaded.model, loaded.catalogue.tokens
     contents = {name: _read(loaded, name, Path(path)) for name, path in files.items()}
     new = list(dict.fromkeys(t for c in contents.values() for t in c.item_ids if t not in loaded.catalogue.id_of))
@@ -41,7 +53,7 @@ def with_new_items(loaded: Loaded, files: Mapping[str, str | Path]) -> Loaded:
         loaded.name,
         loaded.settings,
         [*tokens, *new],
-        _grown_state(model, len(tokens), len(new)),
+        _grown_state(model, features, len(tokens)),
         n_users=loaded.n_users,
         features=features,
         device=str(model.device),
@@ -80,12 +92,45 @@ def _appended(aligned: Aligned, contents: FeatureFile | None, new: list[str], sc
     )
 
 
-def _grown_state(model: torch.nn.Module, n_items: int, n_new: int) -> dict[str, torch.Tensor]:
-    """Weights with zero rows for the new items in between the items and a mask token, if there is one."""
+def _grown_state(model: torch.nn.Module, features: Mapping[str, Aligned], n_items: int) -> dict[str, torch.Tensor]:
+    """Weights with predicted rows for the new items between the ``n_items`` and a mask token, if there is one."""
     state = dict(model.state_dict())
     for key in ("item_embedding.weight", "output_bias"):
         if key in state:
             old = state[key]
-            zeros = old.new_zeros((n_new, *old.shape[1:]))
-            state[key] = torch.cat([old[:n_items], zeros, old[n_items:]])
+            rows = predict_rows(features, old[:n_items].cpu().numpy())
+            state[key] = torch.cat([old[:n_items], torch.from_numpy(rows).to(old), old[n_items:]])
     return state
+
+
+def predict_rows(features: Mapping[str, Aligned], known: np.ndarray) -> np.ndarray:
+    """Rows [C, ...] of items that follow the known ones in ``features``; known [N, ...], padding first.
+
+    Ridge regression on the features and on which of them an item has. The penalty is that of the least error on a fifth
+    of the known items, left out.
+    """
+    n_items = len(known)
+    inputs = [part for each in features.values() for part in (each.features, each.covered[:, None])]
+    inputs = np.concatenate(inputs, axis=1).astype(np.float64)
+    fitted = 1 + np.random.default_rng(0).permutation(n_items - 1)[:FITTED]
+    x, y = inputs[fitted], known.reshape(n_items, -1)[fitted].astype(np.float64)
+    left_out = max(1, len(fitted) // 5)
+    candidates = _ridge(x[left_out:], y[left_out:], PENALTIES)
+    errors = [((predict(x[:left_out]) - y[:left_out]) ** 2).sum() for predict in candidates]
+    (predict,) = _ridge(x, y, [PENALTIES[int(np.argmin(errors))]])
+    return predict(inputs[n_items:]).reshape(-1, *known.shape[1:])
+
+
+def _ridge(x: np.ndarray, y: np.ndarray, penalties: Sequence[float]) -> list[Callable[[np.ndarray], np.ndarray]]:
+    """Ridge regressions of y [n, D] on x [n, F] with an intercept, each as a function of other inputs [C, F]."""
+    from scipy.linalg import solve
+
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    centred = x - mean_x
+    gram, moments = centred.T @ centred, centred.T @ (y - mean_y)
+
+    def fit(penalty: float) -> Callable[[np.ndarray], np.ndarray]:
+        weights = solve(gram + penalty * np.eye(len(gram)), moments, assume_a="pos", overwrite_a=True)
+        return lambda other: mean_y + (other - mean_x) @ weights
+
+    return [fit(penalty) for penalty in penalties]

@@ -1,17 +1,20 @@
-"""Items that did not exist at training time are ranked by their content."""
+"""Items that did not exist at training time are ranked by what their features tell."""
 
+import numpy as np
 import pytest
+import torch
 
 from recbole_prism import PRISMError
-from recbole_prism.recommend import Recommender
+from recbole_prism.features import Aligned
+from recbole_prism.recommend import Recommender, newitems
 from recbole_prism.recommend.catalogue import Catalogue
 
 MODELS = ["PRISM_SASRec", "PRISM_GRU4Rec", "PRISM_BERT4Rec", "PRISM_NARM"]
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=[(model, score) for model in MODELS for score in ("id", "content")], ids="-".join)
 def recommender(request, trained):
-    return Recommender.load(trained(request.param, score_items="content"))
+    return Recommender.load(trained(request.param[0], score_items=request.param[1]))
 
 
 def test_old_items_keep_their_scores(recommender, new_items):
@@ -22,19 +25,30 @@ def test_old_items_keep_their_scores(recommender, new_items):
     assert all(after[token] == pytest.approx(before[token], abs=1e-5) for token in before)
 
 
-def test_a_new_item_scores_as_a_known_one_with_its_content_and_no_id(recommender, new_items):
-    """new2 has the features of i6; with e_id(i6) set to zero the two are one."""
-    model, (twin,) = recommender.loaded.model, recommender.catalogue.ids(["i6"])
-    row = model.item_embedding._parameters["weight"].data[twin]
-    kept = row.clone()
-    row.zero_()
-    if hasattr(model, "output_bias"):
-        model.output_bias.data[twin] = 0
+def test_embeddings_that_features_tell_are_found(trained, new_items):
+    """Where embeddings are a linear map of the features, new2 (the features of i6) scores as i6 does."""
+    recommender = Recommender.load(trained("PRISM_BERT4Rec"))
+    model, modalities = recommender.loaded.model, recommender.loaded.model.modalities
+    generator, n_items = torch.Generator().manual_seed(0), len(recommender.catalogue.tokens)
+    with torch.no_grad():
+        model.item_embedding.weight[:n_items] = 0.1 * sum(
+            values[:n_items] @ torch.randn(values.shape[1], 8, generator=generator)
+            for values in (modalities.values_image, modalities.values_text)
+        )
+        model.output_bias[:n_items] = modalities.values_text[:n_items, 0]
     grown = recommender.with_new_items(new_items)
     scores = {item.item: item.score for item in grown.for_sequence(["i1", "i2"], 22, seen="keep")}
-    row.copy_(kept)
-    assert scores["new2"] == pytest.approx(scores["i6"], abs=1e-5)
-    assert scores["new1"] != pytest.approx(scores["i6"], abs=1e-5)
+    assert scores["new2"] == pytest.approx(scores["i6"], abs=0.02)
+    assert abs(scores["new1"] - scores["i6"]) > 0.1
+
+
+def test_a_map_is_learned_from_some_of_many_items(monkeypatch):
+    monkeypatch.setattr(newitems, "FITTED", 50)
+    rng = np.random.default_rng(0)
+    features = Aligned(rng.normal(size=(200, 4)).astype(np.float32), np.ones(200, dtype=bool), "")
+    known = features.features @ rng.normal(size=(4, 3))
+    found = newitems.predict_rows({"text": features}, known[:150])
+    np.testing.assert_allclose(found, known[150:], atol=0.02)
 
 
 def test_new_items_can_stand_in_a_history_and_be_alone_in_the_choice(recommender, new_items):
@@ -43,9 +57,9 @@ def test_new_items_can_stand_in_a_history_and_be_alone_in_the_choice(recommender
     assert grown.for_user("u1", 1, only=["new2"])[0].item == "new2"
 
 
-def test_models_that_score_by_id_say_so(trained, new_items):
-    for model in ("PRISM_SASRec", "SASRec"):
-        with pytest.raises(PRISMError, match="train a PRISM model with score_items: content"):
+def test_models_that_cannot_know_a_new_item_say_so(trained, new_items):
+    for model, reason in (("SASRec", "train a PRISM model"), ("PRISM_HGN", "a table of its own")):
+        with pytest.raises(PRISMError, match=reason):
             Recommender.load(trained(model)).with_new_items(new_items)
 
 
