@@ -193,22 +193,22 @@ def _work(arguments, study: Study, space: list[Parameter], settings: dict) -> No
 
 
 def _awaited(study: Study) -> bool:
-    """Whether trials were under way outside of this command; waits until they end, or are known to be dead."""
+    """Give trials under way outside of this command the time in which they end or are known to be dead.
+
+    Whether there were any that did; of a command that is still at work beside this one there may be more.
+    """
     import optuna
 
     def n_running() -> int:
         return sum(trial.state.name == "RUNNING" for trial in study.get_trials(deepcopy=False))
 
-    if not n_running():
-        return False
-    print(
-        f"waiting for {n_running()} trials of another process, which have {4 * HEARTBEAT} s for a sign of life",
-        flush=True,
-    )
-    while n_running():
+    before, deadline = n_running(), time.monotonic() + 5 * HEARTBEAT
+    if before:
+        print(f"{before} trials under way elsewhere: waiting, {5 * HEARTBEAT} s at most", flush=True)
+    while n_running() and time.monotonic() < deadline:
         time.sleep(HEARTBEAT / 10)
         optuna.storages.fail_stale_trials(study)
-    return True
+    return n_running() < before
 
 
 def _count(study: Study) -> int:
