@@ -15,7 +15,7 @@ HAS_RAY = any(importlib.metadata.distributions(name="ray"))  # compat's stand-in
 
 @pytest.fixture
 def arguments(settings, tmp_path):
-    (tmp_path / "space.hyper").write_text("learning_rate loguniform -7,-4\nexpert_hidden_size choice [8,12]\n")
+    (tmp_path / "space.hyper").write_text("learning_rate loguniform -7,-4\nexpert_hidden_size quniform 8,12,4\n")
     pairs = [f"{key}={json.dumps(value)}" for key, value in {**settings, "epochs": 2}.items()]
     options = ["--model=PRISM_GRU4Rec", "--dataset=tiny", "--trials=2", f"--space={tmp_path / 'space.hyper'}"]
     return ["tune", *options, f"--output={tmp_path / 'study'}", "--ray", "--set", *pairs]
@@ -35,6 +35,7 @@ def test_a_search_on_ray_writes_its_best(arguments, tmp_path, capsys):
     assert main(arguments) == 0
     assert "2 trials, 0 failed" in capsys.readouterr().out
     best = yaml.safe_load((tmp_path / "study" / "best.yaml").read_text())
-    assert best["expert_hidden_size"] in (8, 12) and best["epochs"] == 2
+    assert best["expert_hidden_size"] in (8, 12) and isinstance(best["expert_hidden_size"], int)
+    assert best["epochs"] == 2
     trials = [folder for folder in (tmp_path / "study" / "ray").iterdir() if folder.is_dir()]
     assert len(trials) == 2 and all((folder / "result.json").read_text() for folder in trials)
