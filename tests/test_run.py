@@ -92,9 +92,19 @@ def test_bad_input_is_one_line_and_exit_code_one(run, arguments, message):
     assert "Traceback" not in err
 
 
-def test_fewer_items_than_ranks_are_named_before_training(run):
-    code, out, err = run("--topk=[50]")
-    assert code == 1 and "topk: 50 is more than the 20 items there are" in err and "epoch 0" not in out + err
+def test_fewer_items_than_ranks_are_named_before_training(run, monkeypatch):
+    from recbole_prism.training.trainer import PackedTrainer
+
+    train_epoch, trained = PackedTrainer._train_epoch, []
+
+    def watched(self, *args, **kwargs):
+        trained.append(self)
+        return train_epoch(self, *args, **kwargs)
+
+    monkeypatch.setattr(PackedTrainer, "_train_epoch", watched)
+    assert run()[0] == 0 and len(trained) == 1
+    code, _, err = run("--topk=[50]")
+    assert code == 1 and "topk: 50 is more than the 20 items there are" in err and len(trained) == 1
 
 
 def test_a_column_that_is_not_loaded_is_named(run):
