@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from recbole_prism.errors import PRISMError
 from recbole_prism.prepare.clean import clean_text, parse_price
-from recbole_prism.prepare.files import describe_file
+from recbole_prism.prepare.files import describe_file, identity
 from recbole_prism.prepare.readers import BadLines, RawFile
 from recbole_prism.prepare.sources import Source
 from recbole_prism.prepare.sources.amazon import urls
@@ -53,6 +54,14 @@ class Extras:
 
     def inputs(self) -> dict[str, dict[str, Any]]:
         return {} if self.table is None else {"extra": describe_file(self.table)}
+
+    def identity(self) -> list[Any]:
+        """What tells that the table has changed, or which pictures the folder holds, however deep."""
+        names: list[str] = []
+        if self.root is not None:
+            for folder, _, files in os.walk(self.root):
+                names += (os.path.join(folder, name) for name in files if name.lower().endswith(PICTURES))
+        return [self.table and identity(self.table), self.root and os.path.abspath(self.root), sorted(names)]
 
     def complete(self, items: Iterable[dict[str, Any]], wanted: Collection[str]) -> Iterator[dict[str, Any]]:
         """The items with their further fields and checked images; items only known here come last."""

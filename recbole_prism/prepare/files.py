@@ -121,6 +121,12 @@ def describe_file(path: Path, checksum: str | None = None) -> dict[str, Any]:
     return {"file": str(path), "bytes": path.stat().st_size, "sha256": checksum or sha256(path)}
 
 
+def identity(path: Path) -> tuple[str, int, int]:
+    """What tells that a file has changed, without reading it."""
+    status = path.stat()
+    return os.path.abspath(path), status.st_size, status.st_mtime_ns
+
+
 def fingerprint(content: Any) -> str:
     """Twelve hexadecimal digits that change when any option or input changes."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]

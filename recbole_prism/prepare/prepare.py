@@ -21,6 +21,7 @@ from recbole_prism.prepare.files import (
     add_to_report,
     describe_file,
     fingerprint,
+    identity,
     read_report,
     remove_leftovers,
     versions,
@@ -52,22 +53,24 @@ def prepare_dataset(
     the interactions if it got that far.
 
     Raises:
-        PRISMError: unknown source or option, a file missing or of another format, nothing left after filtering.
+        PRISMError: unknown source or option, a file missing or of another format, nothing left after filtering, or
+            files in the folder that ``prepare`` has not made (unless ``force``).
     """
     kind = get_source(source)
     folder = DatasetFolder(name, data_path)
     options = _complete(kind, options)
     inputs = kind.inputs(options)
-    _spare(inputs, folder)
-    key = fingerprint([source, options, versions(), {r: _identity(p) for r, p in inputs.items()}, _extra_id(options)])
+    extras = Extras(options, kind)
+    key = fingerprint([source, options, versions(), {r: identity(p) for r, p in inputs.items()}, extras.identity()])
     done = read_report(folder).get("prepare", {})
     if not force and done.get("fingerprint") == key and _intact(folder, done):
         return {**done, "already_done": True}
-    extras = Extras(options, kind)
+    work = folder.work("prepare")
+    _spare(inputs, folder, own=bool(done) or work.is_dir() or force)
     template = Template(options["template"] or kind.template, set(kind.fields) | extras.fields)
 
     start = time.perf_counter()
-    folder.path.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)  # a run that is killed leaves it: what is there is ours
     remove_leftovers(folder.path)
     if done:  # from here on the old section would describe files that are no longer there
         write_json(folder.report, {k: v for k, v in read_report(folder).items() if k != "prepare"})
@@ -78,7 +81,7 @@ def prepare_dataset(
         raw = checksums[str(path)] = RawFile(path, bar)
         return raw
 
-    data, facts = _interactions(kind, options, folder.work("prepare") / f"{key}.npz", open_raw)
+    data, facts = _interactions(kind, options, work / f"{key}.npz", open_raw)
     columns = atomic.write_inter(folder, data)
     bad = BadLines(options["max_bad_lines"])
     wanted = dict.fromkeys(data.item_ids)
@@ -104,12 +107,12 @@ def prepare_dataset(
         "seconds": round(time.perf_counter() - start, 3),
     }
     add_to_report(folder, "prepare", section)
-    shutil.rmtree(folder.work("prepare"), ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
     return section
 
 
-def _spare(inputs: dict[str, Path], folder: DatasetFolder) -> None:
-    """Raises PRISMError if an input is a file that would be written."""
+def _spare(inputs: dict[str, Path], folder: DatasetFolder, own: bool) -> None:
+    """Raises PRISMError if a file that would be written is an input, or is there and not our ``own`` work."""
     outputs = {folder.file(suffix).resolve() for suffix in OUTPUTS}
     for role, path in inputs.items():
         if Path(path).resolve() in outputs:
@@ -117,6 +120,11 @@ def _spare(inputs: dict[str, Path], folder: DatasetFolder) -> None:
                 f"{path}: would be overwritten, and it is the input ({role}); "
                 "name the dataset otherwise, or move the file out of its folder"
             )
+    if not own and (there := [str(folder.file(suffix)) for suffix in OUTPUTS if folder.file(suffix).exists()]):
+        raise PRISMError(
+            f"{', '.join(there)}: would be overwritten, and prepare has not made it; name the dataset otherwise, "
+            "move it out of its folder, or replace it by --force"
+        )
 
 
 def _complete(kind: type[Source], given: dict[str, Any]) -> dict[str, Any]:
@@ -135,16 +143,6 @@ def _complete(kind: type[Source], given: dict[str, Any]) -> dict[str, Any]:
         if options[option] not in allowed:
             raise PRISMError(f"{option} {options[option]!r}: one of {list(allowed)}")
     return options
-
-
-def _identity(path: Path) -> tuple[str, int, int]:
-    status = path.stat()
-    return os.path.abspath(path), status.st_size, status.st_mtime_ns
-
-
-def _extra_id(options: dict[str, Any]) -> list[Any]:
-    paths = [Path(options[key]) for key in ("extra", "image_folder") if options[key]]
-    return [_identity(path) for path in paths if path.exists()]
 
 
 def _intact(folder: DatasetFolder, done: dict[str, Any]) -> bool:

@@ -42,6 +42,19 @@ def test_an_input_is_not_overwritten(tmp_path, monkeypatch):
     assert raw.read_text() == before
 
 
+def test_files_that_prepare_has_not_made_are_not_replaced(make, tmp_path):
+    by_hand = tmp_path / "dataset" / "made" / "made.inter"
+    by_hand.parent.mkdir(parents=True)
+    by_hand.write_text("user_id:token\titem_id:token\nu\ta\n")
+    before = by_hand.read_text()
+    options = table(tmp_path, [f"u,i{n},3,{n}" for n in range(9)])
+    with pytest.raises(PRISMError, match=r"made.inter: would be overwritten, and prepare has not made it; .*--force"):
+        make("table", **options)
+    assert by_hand.read_text() == before and sorted(path.name for path in by_hand.parent.iterdir()) == ["made.inter"]
+    made = make("table", force=True, **options)
+    assert len(made.history("u")) == 9
+
+
 def test_order_survives_recboles_float32_times(make, tmp_path):
     """RecBole's float32 cannot tell these times apart; its sort is stable, so the file's order must be right."""
     rows = [f"u,i{n},3,{1_700_000_000 + 50 - n}" for n in range(50)]

@@ -91,6 +91,26 @@ def test_movielens_with_posters_and_plots(make, tmp_path):
     assert made.images == [{"item_id": "1", "path": "1.jpg"}, {"item_id": "3", "path": "3.png"}]
 
 
+def test_a_new_picture_is_noticed_however_deep(make, tmp_path):
+    write_table(tmp_path / "events.csv", [("user_id", "item_id"), ("u", "a"), ("u", "b")], ",")
+    write_table(tmp_path / "shop.csv", [("item_id", "pic"), ("a", "x/y/a.jpg")], ",")
+
+    def run():
+        return make(
+            "table",
+            interactions=tmp_path / "events.csv",
+            items=tmp_path / "shop.csv",
+            image_column="pic",
+            missing_timestamps="order",
+            image_folder=tmp_path / "pictures",
+        )
+
+    (tmp_path / "pictures" / "x" / "y").mkdir(parents=True)
+    assert run().images == [] and run().images == []
+    (tmp_path / "pictures" / "x" / "y" / "a.jpg").write_bytes(b"x")
+    assert run().images == [{"item_id": "a", "path": "x/y/a.jpg"}]
+
+
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
 def test_table(make, tmp_path, kind):
     separator = "\t" if kind == "tsv" else ","
