@@ -38,6 +38,7 @@ SETTINGS = {
     "learning_rate": 0.003,
     "train_batch_size": 256,
     "eval_batch_size": 2048,
+    "feature_length": 5.0,  # with projections that start so large; no target is smoothed in rows made elsewhere
     "projection_init": 1.0,  # with 0.02 ids learn the training rows by heart before features learn XOR
     "add_projections": False,  # what features tell reaches the backbone through the fusion alone
     "use_gpu": False,

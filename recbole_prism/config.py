@@ -101,7 +101,7 @@ CHECKS: dict[str, Check] = {
     "window_offset": BOOL,
     "num_negatives": POSITIVE_INT,
     "negative_distribution": _one_of("popularity", "uniform"),
-    "target_smoothing": RATE,
+    "target_smoothing": (lambda value: value is None or RATE[0](value), f"{RATE[1]}, or nothing"),
     "smoothing_neighbours": POSITIVE_INT,
     "ema_decay": (
         lambda value: value is None or (_number(0, open_low=True)[0](value) and value < 1),

@@ -28,7 +28,7 @@ def register() -> None:
     for name in MODELS:
         factory.register_model(name)
     factory.register_refused()
-    for name in modes.CAUSAL:
+    for name in modes.PLAIN:
         modes.register_plain(name)
     _hook_config()
     distributed.hook(quick_start)
@@ -57,8 +57,8 @@ def _hook_config() -> None:
         from recbole_prism.training import modes
 
         if self.model not in MODELS:
-            packed = self.model in modes.CAUSAL and modes.resolve_plain(self, self.model)
-            with modes.any_protocol(self.final_config_dict) if packed else contextlib.nullcontext():
+            ours = self.model in modes.PLAIN and modes.resolve_plain(self, self.model)
+            with modes.any_protocol(self.final_config_dict) if ours else contextlib.nullcontext():
                 return set_defaults(self)
         from recbole_prism.config import check_config, check_feature_files
 

@@ -193,7 +193,8 @@ def test_packed_training_predicts_the_same_targets_from_each_code(build):
     from recbole_prism.training.objective import packed_loss
     from recbole_prism.training.packing import cut_windows, pack
 
-    quiet = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "alpha_redundancy": 0, "MAX_ITEM_LIST_LENGTH": 50}
+    quiet = {"hidden_dropout_prob": 0, "attn_dropout_prob": 0, "target_smoothing": 0, "alpha_redundancy": 0}
+    quiet["MAX_ITEM_LIST_LENGTH"] = 50
     _, model, loaders = build("MRdIB_SASRec", training_mode="rows", **quiet)
     model.double().train()
     model.fusion.bottleneck.draw = lambda mean, log_variance, available=None: mean * available.unsqueeze(-1)

@@ -108,9 +108,11 @@ def _check_keys(model: str, settings: dict) -> None:
 
 
 def packed_defaults(model: str, settings: dict) -> dict:
-    """RecBole's own backbones train packed too where they can: the same losses, and costs that compare."""
-    from recbole_prism.training.modes import CAUSAL, why_not_packed
+    """RecBole's own backbones train as PRISM's do where they can: the same losses, and costs that compare."""
+    from recbole_prism.training.modes import CAUSAL, MASKED, why_not_packed
 
+    if model == MASKED:
+        return {"training_mode": "rows"}
     return {"training_mode": "packed"} if model in CAUSAL and not why_not_packed(settings, model) else {}
 
 

@@ -142,9 +142,8 @@ def _hook_trainer() -> None:
 
 def draw_alike(trainer, epoch: int) -> None:
     """Sampled softmax: all processes draw the same negatives, so that a step has those of one batch."""
-    for sampler in (getattr(trainer, "_negative_sampler", None), getattr(trainer.model, "negative_sampler", None)):
-        if sampler is not None:
-            sampler.generator = torch.Generator(trainer.device).manual_seed(trainer.config["seed"] * 1_000_003 + epoch)
+    if (sampler := getattr(trainer, "_negative_sampler", None)) is not None:
+        sampler.generator = torch.Generator(trainer.device).manual_seed(trainer.config["seed"] * 1_000_003 + epoch)
 
 
 def _hook_checkpoint() -> None:

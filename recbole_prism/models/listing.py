@@ -20,13 +20,13 @@ def main(arguments: argparse.Namespace) -> int:
 
 def rows() -> list[dict[str, str]]:
     """One dict per backbone, in the order of the table."""
-    from recbole_prism.training.modes import CAUSAL
+    from recbole_prism.training.modes import CAUSAL, PLAIN
 
     return [
         {
             "backbone": name,
             "training": "packed, rows" if name in CAUSAL else "rows",
-            "losses": ", ".join((*backbone.losses, "sampled") if name in (*CAUSAL, "BERT4Rec") else backbone.losses),
+            "losses": ", ".join((*backbone.losses, "sampled") if name in PLAIN else backbone.losses),
             "scopes": ", ".join(backbone.scopes),
             "causal": "yes" if backbone.causal else "no",
             "content scores": "yes" if backbone.content else "no",

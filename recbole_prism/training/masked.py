@@ -12,17 +12,19 @@ from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 from torch import Tensor
 
 from recbole_prism.training.encoders import encode_transformer
-from recbole_prism.training.losses import linear_cross_entropy, make_negative_sampler, sampled_cross_entropy
+from recbole_prism.training.losses import NegativeSampler, linear_cross_entropy, sampled_cross_entropy
 from recbole_prism.training.packing import PackedBatch, make_groups
 
 
 class MaskedBERT4Rec(BERT4Rec):
     """Same parameters, same loss and scores as RecBole's BERT4Rec."""
 
-    def __init__(self, config, dataset) -> None:
-        super().__init__(config, dataset)
-        self.n_negatives = config["num_negatives"]
-        self.negative_sampler = make_negative_sampler(config, dataset) if config["sampled_softmax"] else None
+    _sampler: NegativeSampler | None = None
+    _n_negatives = 0
+
+    def sample_negatives(self, sampler: NegativeSampler | None, n_negatives: int) -> None:
+        """From now on the loss is that of a softmax over a step's target and its sampled items; over all, if None."""
+        self._sampler, self._n_negatives = sampler, n_negatives
 
     def calculate_loss(self, interaction) -> Tensor:
         """RecBole's loss; entries of ``MASK_INDEX`` that are 0 (padding, and a masked first item) do not count."""
@@ -38,10 +40,13 @@ class MaskedBERT4Rec(BERT4Rec):
             difference = F.embedding(targets, table) - F.embedding(negatives, table)
             margin = (states * difference).sum(-1) + bias[targets] - bias[negatives]
             return -torch.log(1e-14 + torch.sigmoid(margin)).mean()
-        if self.negative_sampler is not None:
-            drawn = self.negative_sampler.draw(self.n_negatives, states.device)
+        if self._sampler is not None:
+            drawn = self._sampler.draw(self._n_negatives, states.device)
             return sampled_cross_entropy(states, table, targets, *drawn, bias=bias)
-        return linear_cross_entropy(states, table, targets, bias)
+        loss = linear_cross_entropy(states, table, targets, bias)
+        if getattr(self, "smoothing", None) is not None:
+            loss = loss + self.smoothing(states, table, targets, bias)
+        return loss
 
     def encode_masked(self, item_seq: Tensor, rows: Tensor, positions: Tensor, *, each_last: bool = False) -> Tensor:
         """States at the given rows and positions [S] of item_seq [B, L]: [S, D].

@@ -9,10 +9,13 @@ from logging import getLogger
 from recbole_prism.errors import PRISMError
 
 CAUSAL = ("SASRec", "GRU4Rec", "SASRecF", "GRU4RecF", "FDSA")  # backbones with an encoder in ``encoders.PACKED``
+MASKED = "BERT4Rec"  # has rows, but loss and encoder are ours (``masked.py``)
+PLAIN = (*CAUSAL, MASKED)  # of RecBole's own, those that train as ours do if their config has ``training_mode``
 COMPARES = "expert_loss_on: prediction compares predictions for several variants of a row"
 # Keys of ours that RecBole's own backbones have as well
 KEYS = ("window_stride", "window_offset", "num_negatives", "negative_distribution", "ema_decay")
 LOSSES = ("CE", "BPR", "sampled")
+SMOOTHING = 0.2  # target_smoothing of its own accord, where it is possible (docs/results.md)
 BOTH_SIDES = "attends to both sides of a position, so one pass cannot train every prefix of a sequence"
 WHOLE_ROW = "pools or weighs the row as a whole, so one pass cannot train every prefix of a sequence"
 BY_ROW = "loses by row: its softmax treats the items of the row's own history apart"
@@ -61,10 +64,11 @@ def _compares_predictions(values: dict) -> bool:
 
 
 def resolve_training(values: dict, backbone: str) -> None:
-    """Set training_mode and the kind of softmax in ``values``. Raises PRISMError for what cannot be.
+    """Set training_mode, target_smoothing and the kind of softmax in ``values``. Raises PRISMError for what cannot be.
 
-    ``unpadded`` says that batches are packed, be it whole sequences or (``rows``) a window for each target. RecBole
-    knows the losses CE and BPR: ``loss_type: sampled`` reaches it as CE, with ``sampled_softmax: True``.
+    ``unpadded`` says that batches are packed, be it whole sequences or (``rows``) a window for each target;
+    ``own_loss`` that loss and encoder are ours. RecBole knows the losses CE and BPR: ``loss_type: sampled`` reaches it
+    as CE, with ``sampled_softmax: True``.
     """
     reason = why_not_packed(values, backbone)
     if values.get("training_mode") == "packed" and reason:
@@ -79,13 +83,16 @@ def resolve_training(values: dict, backbone: str) -> None:
         raise PRISMError(f"window_stride: {stride} is longer than a window (MAX_ITEM_LIST_LENGTH: {longest})")
     if values.get("loss_type") not in (None, *LOSSES):
         raise PRISMError(f"loss_type: {values['loss_type']!r} is not allowed; must be one of {list(LOSSES)}")
+    own_loss = values["own_loss"] = values["unpadded"] or backbone == MASKED
+    if values.get("target_smoothing", 0) is None:
+        values["target_smoothing"] = SMOOTHING if values.get("loss_type") == "CE" and own_loss else 0.0
     if values.get("target_smoothing") and values.get("loss_type") != "CE":
         raise PRISMError(f"target_smoothing: needs loss_type: CE, is {values.get('loss_type')!r}")
-    if values.get("target_smoothing") and not values["unpadded"]:
+    if values.get("target_smoothing") and not own_loss:
         raise PRISMError(f"target_smoothing is impossible here: {padded}; set it to 0")
     values["sampled_softmax"] = values.get("loss_type") == "sampled"
     if values["sampled_softmax"]:
-        if not values["unpadded"] and backbone != "BERT4Rec":
+        if not own_loss:
             raise PRISMError(f"loss_type: sampled is impossible here: {padded}")
         values["loss_type"] = "CE"
 
@@ -93,7 +100,7 @@ def resolve_training(values: dict, backbone: str) -> None:
 def resolve_plain(config, backbone: str) -> bool:
     """The same for RecBole's own backbone, if the user sets ``training_mode``; else nothing is touched.
 
-    Returns whether its batches are ours.
+    Returns whether its loss is ours.
     """
     from recbole_prism.config import CHECKS, model_yamls, read_yaml
 
@@ -111,7 +118,7 @@ def resolve_plain(config, backbone: str) -> bool:
         if not holds(value):
             raise PRISMError(f"{key}: {value!r} is not allowed; must be {allowed}")
     resolve_training(values, backbone)
-    if not values["unpadded"]:
+    if not values["own_loss"]:
         return False
     if values["loss_type"] == "CE" and "train_neg_sample_args" not in config.external_config_dict:
         values["train_neg_sample_args"] = None
@@ -151,12 +158,12 @@ def register_plain(name: str) -> None:
     def make_dataset(config):
         from recbole_prism.training.dataset import PrefixDataset
 
-        return (PrefixDataset if config["unpadded"] else datasets.SequentialDataset)(config)
+        return (PrefixDataset if config["own_loss"] else datasets.SequentialDataset)(config)
 
     def make_trainer(config, model):
         from recbole_prism.training.trainer import PackedTrainer
 
-        return (PackedTrainer if config["unpadded"] else trainers.Trainer)(config, model)
+        return (PackedTrainer if config["own_loss"] else trainers.Trainer)(config, model)
 
     make_dataset.__name__ = "SequentialDataset"  # RecBole looks for a saved dataset under this name
     setattr(datasets, f"{name}Dataset", make_dataset)

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 
 from recbole_prism.distributed.processes import share_of
 from recbole_prism.distributed.sharding import gathered
@@ -14,6 +15,7 @@ from recbole_prism.training.batches import PackedBatches
 from recbole_prism.training.encoders import PACKED
 from recbole_prism.training.kernels import use_fast_kernels
 from recbole_prism.training.losses import make_negative_sampler
+from recbole_prism.training.masked import MaskedBERT4Rec
 from recbole_prism.training.masking import use_fast_masking
 from recbole_prism.training.modes import window_stride
 from recbole_prism.training.objective import packed_loss
@@ -24,11 +26,15 @@ class PackedMixin:
 
     def __init__(self, config, model) -> None:
         super().__init__(config, model)
+        if type(model) is BERT4Rec:  # RecBole's own, for training_mode: rows
+            model.__class__ = MaskedBERT4Rec
         use_fast_kernels(model)
         self._sequences = self._negative_sampler = None
         self.encode = PACKED[backbone_of(config["model"])] if config["unpadded"] else None
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        if isinstance(self.model, MaskedBERT4Rec):
+            self.model.sample_negatives(self._sampler(train_data), self.config["num_negatives"])
         if self.encode:
             loss_func = loss_func or self._packed_loss(train_data)
             train_data = self._packed_batches(train_data, epoch_idx)
@@ -58,14 +64,17 @@ class PackedMixin:
         users, items = self._sequences.users[places], self._sequences.items[places]
         return train_data._sampler.sample_by_user_ids(users, items, train_data.neg_sample_num)
 
-    def _packed_loss(self, train_data):
+    def _sampler(self, train_data):
         if self.config["sampled_softmax"] and self._negative_sampler is None:
             self._negative_sampler = make_negative_sampler(self.config, train_data._dataset)
+        return self._negative_sampler
+
+    def _packed_loss(self, train_data):
         return partial(
             packed_loss,
             self.model,
             encode=self.encode,
-            sampler=self._negative_sampler,
+            sampler=self._sampler(train_data),
             n_negatives=self.config["num_negatives"],
         )
 

@@ -171,7 +171,8 @@ def test_csv_and_json_hold_everything(rows):
 def test_plain_backbones_train_packed_where_they_can():
     first, second = make_plan({"SASRec": None, "GRU4Rec": {"training_mode": "rows"}}, ["a"], 1).jobs()
     assert first.settings["training_mode"] == "packed" and second.settings["training_mode"] == "rows"
-    assert "training_mode" not in make_plan(["BERT4Rec"], ["a"], 1).jobs()[0].settings
+    assert make_plan(["BERT4Rec"], ["a"], 1).jobs()[0].settings["training_mode"] == "rows"
+    assert "training_mode" not in make_plan(["NARM"], ["a"], 1).jobs()[0].settings
     as_recbole = make_plan({"SASRec": {"training_mode": None}}, ["a"], 1).jobs()[0].settings
     assert as_recbole["training_mode"] is None and as_recbole["train_neg_sample_args"] is None
 

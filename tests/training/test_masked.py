@@ -7,6 +7,7 @@ import pytest
 import torch
 from recbole.data.transform import MaskItemSequence, construct_transform
 from recbole.model.sequential_recommender.bert4rec import BERT4Rec
+from recbole.trainer import Trainer
 from recbole.utils import get_trainer
 
 from recbole_prism.training.masking import MaskItemSequenceFast
@@ -46,6 +47,30 @@ def test_scores_are_those_of_recbole(build):
         assert torch.equal(model.reconstruct_test_data(rows["item_id_list"], rows["item_length"]), seq)
         torch.testing.assert_close(model.full_sort_predict(rows), BERT4Rec.full_sort_predict(model, rows))
         torch.testing.assert_close(model.predict(rows), BERT4Rec.predict(model, rows))
+
+
+@pytest.mark.parametrize("overrides", [{}, {"loss_type": "sampled", "num_negatives": 8}, {"loss_type": "BPR"}], ids=str)
+def test_recboles_own_model_trains_as_ours_does_if_asked(build, overrides):
+    """And what it leaves is RecBole's: the same parameters, the same scores."""
+    if overrides.get("loss_type") == "BPR":
+        overrides = {**overrides, "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+    config, model, loaders = build("BERT4Rec", training_mode="rows", epochs=2, **overrides)
+    assert type(model) is BERT4Rec
+    trainer = get_trainer(config["MODEL_TYPE"], "BERT4Rec")(config, model)
+    best, _ = trainer.fit(loaders[0], loaders[1], verbose=False)
+    assert (
+        type(loaders[0].transform) is MaskItemSequenceFast and (model._sampler is not None) == config["sampled_softmax"]
+    )
+    theirs = BERT4Rec(config, loaders[0]._dataset)
+    theirs.load_state_dict(torch.load(trainer.saved_model_file, weights_only=False)["state_dict"])
+    rows = loaders[2]._dataset[np.arange(len(loaders[2]._dataset))]
+    model.load_state_dict(theirs.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval().full_sort_predict(rows), theirs.eval().full_sort_predict(rows))
+    config["training_mode"] = None
+    recbole = Trainer(config, theirs)
+    recbole.eval_collector.data_collect(loaders[0])
+    assert recbole.evaluate(loaders[2], load_best_model=False) == trainer.evaluate(loaders[2], load_best_model=False)
 
 
 @pytest.mark.parametrize("ft_ratio", [0, 1])

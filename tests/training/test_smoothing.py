@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,21 +30,26 @@ def modalities(**missing):
     return found
 
 
-def test_the_loss_is_cross_entropy_with_soft_targets():
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("n_targets", [12, 40])
+def test_the_loss_is_cross_entropy_with_soft_targets(biased, n_targets):
     torch.manual_seed(0)
     found = modalities(image=[4, 7], text=[])
-    states, table = (torch.randn(n, HIDDEN, dtype=torch.float64, requires_grad=True) for n in (12, N_ITEMS))
-    targets = torch.randint(1, N_ITEMS, (12,))
-    loss = linear_cross_entropy(states, table, targets) + TargetSmoothing(found, 0.3, 4)(states, table, targets)
-    soft = torch.zeros(12, N_ITEMS, dtype=torch.float64)
+    states, table = (torch.randn(n, HIDDEN, dtype=torch.float64, requires_grad=True) for n in (n_targets, N_ITEMS))
+    bias = torch.randn(N_ITEMS, dtype=torch.float64, requires_grad=True) if biased else None
+    variables = (states, table, bias) if biased else (states, table)
+    targets = torch.randint(1, N_ITEMS, (n_targets,))
+    smoothing = TargetSmoothing(found, 0.3, 4)
+    loss = linear_cross_entropy(states, table, targets, bias) + smoothing(states, table, targets, bias)
+    soft = torch.zeros(n_targets, N_ITEMS, dtype=torch.float64)
     neighbours = nearest_items(found, 4)
     for row, target in enumerate(targets.tolist()):
         soft[row, target] += 0.7
         for item in neighbours[target].tolist():
             soft[row, item] += 0.3 / 8
-    expected = F.cross_entropy(states @ table.t(), soft)
+    expected = F.cross_entropy(states @ table.t() + (bias if biased else 0), soft)
     torch.testing.assert_close(loss, expected)
-    ours, theirs = (torch.autograd.grad(each, (states, table)) for each in (loss, expected))
+    ours, theirs = (torch.autograd.grad(each, variables) for each in (loss, expected))
     torch.testing.assert_close(ours, theirs)
 
 
@@ -61,8 +67,38 @@ def test_neighbours_are_those_of_largest_cosine_in_each_modality(monkeypatch):
     assert torch.equal(nearest_items(found, 3), whole)
 
 
-@pytest.mark.parametrize("name", ["PRISM_SASRec", "PRISM_GRU4Rec"])
-@pytest.mark.parametrize("mode", ["packed", "rows"])
+def test_neighbours_by_numbers_and_by_categories():
+    """Numbers are near by distance, not by sign; among equals each item has others."""
+    found = SimpleNamespace(names=["price", "category"], coverage={})
+    for name in found.names:
+        found.coverage[name] = np.arange(N_ITEMS) > 0
+    prices = torch.randn(N_ITEMS, 1, generator=torch.Generator().manual_seed(1))
+    prices[20:] = prices[19]
+    found.values_price, found.values_category = prices, F.one_hot(torch.arange(N_ITEMS) % 2).float()
+    near = nearest_items(found, 3)
+    for item in range(1, 19):
+        distances = (prices - prices[item]).abs()[1:19, 0]
+        distances[item - 1] = 10
+        alike = (prices[19] - prices[item]).abs()  # ten items have this price
+        expected = torch.cat([distances, alike.repeat(11)]).topk(3, largest=False).values
+        torch.testing.assert_close((prices[near[item, :3], 0] - prices[item]).abs().sort().values, expected)
+    assert all(set(near[item, 3:].tolist()) <= set(range(2 - item % 2, N_ITEMS, 2)) for item in range(1, N_ITEMS))
+    assert len(set(near[1:, 3:].flatten().tolist())) > 20 and len(set(near[19:, :3].flatten().tolist())) > 7
+
+
+def test_it_is_on_by_default_where_it_is_possible(build):
+    for name in ("PRISM_SASRec", "PRISM_BERT4Rec"):
+        assert build(name)[1].smoothing.share == 0.2
+    assert build("PRISM_NARM")[1].smoothing is None
+    assert build("PRISM_SASRec", loss_type="sampled", num_negatives=8)[1].smoothing is None
+    assert build("PRISM_SASRec", target_smoothing=0)[1].smoothing is None
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [(name, mode) for name in ("PRISM_SASRec", "PRISM_GRU4Rec") for mode in ("packed", "rows")]
+    + [("PRISM_BERT4Rec", "rows")],
+)
 def test_models_train_with_it(build, name, mode):
     losses = {}
     for share in (0.0, 0.4):
@@ -79,7 +115,7 @@ def test_models_train_with_it(build, name, mode):
     [
         ("PRISM_SASRec", {"loss_type": "BPR", "train_neg_sample_args": {"sample_num": 1}}, "needs loss_type: CE"),
         ("PRISM_SASRec", {"loss_type": "sampled"}, "needs loss_type: CE, is 'sampled'"),
-        ("PRISM_BERT4Rec", {}, "is impossible here: BERT4Rec attends to both sides"),
+        ("PRISM_NARM", {}, "is impossible here: NARM pools or weighs the row"),
         ("PRISM_SASRec", {"expert_loss_on": "prediction"}, "is impossible here: expert_loss_on: prediction"),
     ],
 )
