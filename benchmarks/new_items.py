@@ -5,8 +5,9 @@
 
 A share of the items is drawn and every interaction of them taken out; the model is trained on the rest and then gets
 the drawn items by ``with_new_items``. Asked are the users whose last item is one of them and who have three others
-before. Recall@10 is that among the new items (by chance: 10 over their number) and among all items; the control gets
-the features of the new items shuffled among them.
+before. Recall@10 is that among the new items (by chance: 10 over their number, which is also what a model without
+features reaches) and among all items; the control gets the features of the new items shuffled among them. The last
+lines test the differences of Recall@10 among the new items as ``compare`` does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import pandas as pd
 import yaml
 
 from recbole_prism.compare.held_out import LEFT, cold_items
+from recbole_prism.compare.statistics import compare_pair
 from recbole_prism.features import read_features, write_features
 
 K = 10
@@ -44,17 +46,33 @@ def main() -> None:
         new, histories, targets = hold_out(data, Path(folder) / "data" / data.name, arguments.share)
         print(f"{len(new)} new items, {len(targets)} users whose last item is one; by chance {K / len(new):.3f}")
         print(f"{'seed':<6}{'features':<10}{'among new':>10}{'median':>8}{'among all':>11}{'median':>8}")
+        hits = {"own": [], "shuffled": [], "chance": []}  # among the new items, [seeds, users]
         for seed in arguments.seeds:
             recommender = train(arguments.model, Path(folder) / "data" / data.name, {**settings, "seed": seed})
             for kind in ("own", "shuffled"):
                 files = feature_files(recommender, data, new, Path(folder), seed if kind == "shuffled" else None)
                 among_new, among_all = ranks(recommender.with_new_items(files), new, histories, targets)
+                hits[kind].append(among_new < K)
                 print(
                     f"{seed:<6}{kind:<10}{(among_new < K).mean():>10.3f}{np.median(among_new) + 1:>8.0f}"
                     f"{(among_all < K).mean():>11.3f}{np.median(among_all) + 1:>8.0f}",
                     flush=True,
                 )
+            hits["chance"].append(np.full(len(targets), K / len(new)))
+        for other in ("shuffled", "chance"):
+            print(f"own against {other}: {compare_hits(hits['own'], hits[other])}")
         os.chdir(here)
+
+
+def compare_hits(ours: list[np.ndarray], theirs: list[np.ndarray]) -> str:
+    """Difference of two recalls with its tests over seeds and users; hits [seeds, users]."""
+    ours, theirs = np.array(ours, float), np.array(theirs, float)
+    found = compare_pair(ours.mean(1), theirs.mean(1), model_users=ours.mean(0), baseline_users=theirs.mean(0), seed=0)
+    over_seeds = "one seed" if found.p_seeds is None else f"p {found.p_seeds:.4f} over seeds"
+    low, high = found.interval
+    return (
+        f"{found.difference:+.3f} ({low:+.3f} to {high:+.3f} over users), {over_seeds}, {found.p_users:.4f} over users"
+    )
 
 
 def hold_out(data: Path, target: Path, share: float) -> tuple[list[str], list[list[str]], list[str]]:

@@ -27,6 +27,7 @@ CONTROLS: dict[str, dict] = {  # what tells a gain of the method from a gain of 
     "no_synergy_loss": {"lambda_synergy": 0},
     "no_redundancy_loss": {"lambda_redundancy": 0},
     "no_losses": NO_LOSSES,
+    "no_smoothing": {"target_smoothing": 0},
     "uniform_gate": {"fusion_temperature": 1e9},  # the softmax of what is divided by so much is uniform
     "score_id": {"score_items": "id"},
     "score_content": {"score_items": "content"},

@@ -58,6 +58,7 @@ def test_a_control_changes_what_is_set(data_path):
     off = control_settings("without_synergy", {"experts_off": ["redundancy"]})
     assert off == {"experts_off": ["redundancy", "synergy"]}
     assert control_settings("no_losses+no_unique_loss")["lambda_unique"] == 0
+    assert control_settings("no_smoothing+mlp") == {"target_smoothing": 0, "fusion": "mlp"}
     (data_path / "tiny" / "tiny.yaml").write_text("modalities: {kind: category, text: }\n")
     plan = make_plan("PRISM_SASRec", "tiny", 1, controls="only_kind", settings={"data_path": str(data_path)})
     assert plan.jobs()[1].settings["modalities"] == {"kind": "category"}

@@ -19,6 +19,7 @@ CASES = {
     "rows with padding": ("PRISM_NARM", {"dropout_probs": [0.0, 0.0]}),
     "rows, one vector each": ("PRISM_GRU4Rec", {"fusion_scope": "sequence"}),
     "rows, masked": ("PRISM_BERT4Rec", {"mask_ratio": 1.0, "ft_ratio": 0.0}),
+    "rows, masked, RecBole's": ("BERT4Rec", {"training_mode": "rows", "mask_ratio": 1.0, "ft_ratio": 0.0}),
     "rows, RecBole's": ("GRU4Rec", {"train_neg_sample_args": None}),
     "rows, one evaluation batch": ("SASRec", {"train_neg_sample_args": None, "eval_batch_size": 4096}),
 }
