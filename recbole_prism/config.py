@@ -124,6 +124,19 @@ def model_yamls(model: str) -> list[Path]:
     return files
 
 
+def check_unchanged(checkpoint: str, config) -> None:
+    """Raise PRISMError if a key that nobody sets now was another when the checkpoint was made, by another default."""
+    import torch
+
+    before = torch.load(checkpoint, map_location="cpu", weights_only=False)["config"].final_config_dict
+    ours = read_yaml(model_yamls("PRISM")[0]).keys() - config.external_config_dict.keys() - {"report", "torch_compile"}
+    changed = sorted(key for key in ours & before.keys() if key in config and before[key] != config[key])
+    if changed:
+        was = ", ".join(f"{key}: {before[key]}" for key in changed)
+        now = ", ".join(str(config[key]) for key in changed)
+        raise PRISMError(f"{checkpoint}: was trained with {was}, and the defaults are {now} now; set what is wanted")
+
+
 def check_config(config, model: str) -> None:
     """Raise PRISMError for unknown keys and for values out of type or range."""
     from torch import nn

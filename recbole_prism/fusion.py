@@ -179,7 +179,9 @@ class ResidualPRISMFusion(nn.Module):
 
 
 class NoFusion(nn.Module):
-    """f = 0. With ``add_projections`` the items' own modalities remain, without it the plain backbone."""
+    """f = 0. With ``add_projections`` the items' own modalities remain; without it, and with ``target_smoothing: 0``,
+    the plain backbone.
+    """
 
     names: list[str] = []
 

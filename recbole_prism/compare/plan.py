@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -59,6 +60,7 @@ class Job:
         """Of this run and no other: the name holds a digest of all that is set."""
         said = [self.model, self.dataset, self.seed, self.settings, self.features]
         said += [] if self.cold_items is None else [self.cold_items]
+        said += defaults_of(self.model)
         digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:10]
         return root / "runs" / self.dataset / self.label / f"seed-{self.seed}-{digest}"
 
@@ -106,6 +108,15 @@ def _check_keys(model: str, settings: dict) -> None:
     for key in settings:
         if not is_known(key):
             raise PRISMError(f"{key}: known neither to RecBole nor to {model}{suggest(key, known_keys())}")
+
+
+@functools.cache
+def defaults_of(model: str) -> list[dict]:
+    """What a PRISM model is where nothing is set: a run of other defaults, of another version, is another run."""
+    from recbole_prism.config import model_yamls, read_yaml
+    from recbole_prism.models.table import MODELS
+
+    return [read_yaml(file) for file in model_yamls(model)] if model in MODELS else []
 
 
 def packed_defaults(model: str, settings: dict) -> dict:

@@ -56,11 +56,11 @@ class Extras:
         return {} if self.table is None else {"extra": describe_file(self.table)}
 
     def identity(self) -> list[Any]:
-        """What tells that the table has changed, or which pictures the folder holds, however deep."""
+        """What tells that the table has changed, or which files the folder of pictures holds, however deep."""
         names: list[str] = []
         if self.root is not None:
             for folder, _, files in os.walk(self.root):
-                names += (os.path.join(folder, name) for name in files if name.lower().endswith(PICTURES))
+                names += (os.path.join(folder, name) for name in files)
         return [self.table and identity(self.table), self.root and os.path.abspath(self.root), sorted(names)]
 
     def complete(self, items: Iterable[dict[str, Any]], wanted: Collection[str]) -> Iterator[dict[str, Any]]:

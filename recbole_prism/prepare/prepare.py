@@ -54,7 +54,7 @@ def prepare_dataset(
 
     Raises:
         PRISMError: unknown source or option, a file missing or of another format, nothing left after filtering, or
-            files in the folder that ``prepare`` has not made (unless ``force``).
+            files in the folder that are not as ``prepare`` left them (unless ``force``).
     """
     kind = get_source(source)
     folder = DatasetFolder(name, data_path)
@@ -66,14 +66,13 @@ def prepare_dataset(
     if not force and done.get("fingerprint") == key and _intact(folder, done):
         return {**done, "already_done": True}
     work = folder.work("prepare")
-    _spare(inputs, folder, own=bool(done) or work.is_dir() or force)
+    kept = work / f"{key}.npz"
+    _spare(inputs, folder, None if force or any(work.glob("*.npz")) else done.get("outputs", {}))
     template = Template(options["template"] or kind.template, set(kind.fields) | extras.fields)
 
     start = time.perf_counter()
-    work.mkdir(parents=True, exist_ok=True)  # a run that is killed leaves it: what is there is ours
+    folder.path.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder.path)
-    if done:  # from here on the old section would describe files that are no longer there
-        write_json(folder.report, {k: v for k, v in read_report(folder).items() if k != "prepare"})
     checksums: dict[str, RawFile] = {}
 
     def open_raw(path: Path) -> RawFile:
@@ -81,7 +80,9 @@ def prepare_dataset(
         raw = checksums[str(path)] = RawFile(path, bar)
         return raw
 
-    data, facts = _interactions(kind, options, work / f"{key}.npz", open_raw)
+    data, facts = _interactions(kind, options, kept, open_raw)  # from here on ``kept`` tells that a killed run was ours
+    if done:  # and the old section would describe files that are no longer there
+        write_json(folder.report, {k: v for k, v in read_report(folder).items() if k != "prepare"})
     columns = atomic.write_inter(folder, data)
     bad = BadLines(options["max_bad_lines"])
     wanted = dict.fromkeys(data.item_ids)
@@ -111,20 +112,24 @@ def prepare_dataset(
     return section
 
 
-def _spare(inputs: dict[str, Path], folder: DatasetFolder, own: bool) -> None:
-    """Raises PRISMError if a file that would be written is an input, or is there and not our ``own`` work."""
-    outputs = {folder.file(suffix).resolve() for suffix in OUTPUTS}
+def _spare(inputs: dict[str, Path], folder: DatasetFolder, made: dict[str, dict[str, Any]] | None) -> None:
+    """Raises PRISMError if a file that would be written is an input, or not as we ``made`` it (None: no matter)."""
+    files = {suffix: folder.file(suffix) for suffix in OUTPUTS}
+    outputs = {path.resolve() for path in files.values()}
     for role, path in inputs.items():
         if Path(path).resolve() in outputs:
             raise PRISMError(
                 f"{path}: would be overwritten, and it is the input ({role}); "
                 "name the dataset otherwise, or move the file out of its folder"
             )
-    if not own and (there := [str(folder.file(suffix)) for suffix in OUTPUTS if folder.file(suffix).exists()]):
-        raise PRISMError(
-            f"{', '.join(there)}: would be overwritten, and prepare has not made it; name the dataset otherwise, "
-            "move it out of its folder, or replace it by --force"
-        )
+    if made is None:
+        return
+    for suffix, path in files.items():
+        if path.exists() and (suffix not in made or describe_file(path)["sha256"] != made[suffix]["sha256"]):
+            raise PRISMError(
+                f"{path}: would be overwritten, and is not as prepare left it; name the dataset otherwise, "
+                "move the file out of its folder, or replace it by --force"
+            )
 
 
 def _complete(kind: type[Source], given: dict[str, Any]) -> dict[str, Any]:
@@ -217,7 +222,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--extra", help="table with item_id and further columns for the template; image_url for images"
         )
         sub.add_argument("--max-bad-lines", type=float, metavar="SHARE", help="tolerated share (default: 0.01)")
-        sub.add_argument("--force", action="store_true", help="make it again even if nothing has changed")
+        sub.add_argument(
+            "--force",
+            action="store_true",
+            help="make it again even if nothing has changed, and replace what others made",
+        )
 
 
 def main(args: argparse.Namespace) -> int:

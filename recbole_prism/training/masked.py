@@ -12,7 +12,12 @@ from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 from torch import Tensor
 
 from recbole_prism.training.encoders import encode_transformer
-from recbole_prism.training.losses import NegativeSampler, linear_cross_entropy, sampled_cross_entropy
+from recbole_prism.training.losses import (
+    NegativeSampler,
+    linear_cross_entropy,
+    make_negative_sampler,
+    sampled_cross_entropy,
+)
 from recbole_prism.training.packing import PackedBatch, make_groups
 
 
@@ -21,6 +26,11 @@ class MaskedBERT4Rec(BERT4Rec):
 
     _sampler: NegativeSampler | None = None
     _n_negatives = 0
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        if config["sampled_softmax"]:
+            self.sample_negatives(make_negative_sampler(config, dataset), config["num_negatives"])
 
     def sample_negatives(self, sampler: NegativeSampler | None, n_negatives: int) -> None:
         """From now on the loss is that of a softmax over a step's target and its sampled items; over all, if None."""

@@ -117,6 +117,7 @@ def resolve_plain(config, backbone: str) -> bool:
         holds, allowed = CHECKS[key]
         if not holds(value):
             raise PRISMError(f"{key}: {value!r} is not allowed; must be {allowed}")
+    values.pop("target_smoothing", None)  # a model without features has no neighbours
     resolve_training(values, backbone)
     if not values["own_loss"]:
         return False

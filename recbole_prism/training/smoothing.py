@@ -14,8 +14,7 @@ from tqdm import tqdm
 from recbole_prism.modalities import Modalities
 
 SIMILARITIES = 1 << 24  # cosines held at a time
-TIE = 0.003  # radius of the circle on which items get places at random, which decide where features are equal
-EXACT = "donot_use_mm_for_euclid_dist"
+TIE, LOTS = 0.003, 8  # equal features are told apart by directions drawn at random, so long and in so many dimensions
 SOON = 5  # seconds after which a bar shows how far the search is
 
 
@@ -53,27 +52,47 @@ def nearest_items(modalities: Modalities, n: int) -> Tensor:
     An item itself stands where it has no features of its own, or where fewer than n others have some.
     """
     found = []
+    generator = torch.Generator().manual_seed(0)
     for name in modalities.names:
         values = getattr(modalities, f"values_{name}")
         items = torch.from_numpy(np.flatnonzero(modalities.coverage[name])).to(values.device)
-        found.append(_nearest(values, items, n, f"nearest by {name}"))
+        nearest = torch.arange(len(values), device=values.device).unsqueeze(1).repeat(1, n)
+        n_found = min(n, len(items) - 1)
+        if n_found > 0:
+            features, lots = values[items].float(), torch.randn(len(items), LOTS, generator=generator).to(values.device)
+            if features.shape[1] == 1:
+                places = nearest_numbers(features[:, 0], lots[:, 0], n_found)
+            else:
+                places = nearest_directions(features, lots, n_found, f"nearest by {name}")
+            nearest[items, :n_found] = items[places]
+        found.append(nearest)
     return torch.cat(found, 1)
 
 
-def _nearest(values: Tensor, items: Tensor, n: int, title: str) -> Tensor:
-    """The same for one modality: values [N, d], ids of the items that have it -> [N, n]."""
-    nearest = torch.arange(len(values), device=values.device).unsqueeze(1).repeat(1, n)
-    n_found = min(n, len(items) - 1)
-    if n_found < 1:
-        return nearest
-    features = values[items].float()
-    single = features.shape[1] == 1
-    turns = 2 * torch.pi * torch.rand(len(items), 1, generator=torch.Generator().manual_seed(0)).to(values.device)
-    places = torch.cat([features if single else F.normalize(features, dim=1), TIE * turns.cos(), TIE * turns.sin()], 1)
-    rows = max(1, SIMILARITIES // len(items))
-    for start in tqdm(range(0, len(items), rows), desc=title, delay=SOON, leave=False, disable=None):
-        part = places[start : start + rows]
-        near = -torch.cdist(part, places, compute_mode=EXACT) if single else part @ places.t()
+def nearest_directions(features: Tensor, lots: Tensor, n: int, title: str) -> Tensor:
+    """Places [I, n] of the n other rows of features [I, d] of largest cosine; lots [I, LOTS] decide among equals."""
+    directions = torch.cat([F.normalize(features, dim=1), TIE * F.normalize(lots, dim=1)], 1)
+    nearest, rows = [], max(1, SIMILARITIES // len(features))
+    for start in tqdm(range(0, len(features), rows), desc=title, delay=SOON, leave=False, disable=None):
+        with torch.autocast(directions.device.type, enabled=False):  # half precision cannot tell cosines apart
+            near = directions[start : start + rows] @ directions.t()
         near.diagonal(start).fill_(-torch.inf)  # an item is not its own neighbour
-        nearest[items[start : start + rows], :n_found] = items[near.topk(n_found, 1).indices]
+        nearest.append(near.topk(n, 1).indices)
+    return torch.cat(nearest)
+
+
+def nearest_numbers(numbers: Tensor, lots: Tensor, n: int) -> Tensor:
+    """Places [I, n] of the n others of numbers [I] at the least distance; lots [I] decide among equals.
+
+    They are among the n before and the n after each in order.
+    """
+    by_lot = lots.argsort()
+    order = by_lot[numbers[by_lot].argsort(stable=True)]
+    numbers, count = numbers[order].double(), len(numbers)
+    steps = torch.cat([torch.arange(-n, 0), torch.arange(1, n + 1)]).to(order.device)
+    around = torch.arange(count, device=order.device).unsqueeze(1) + steps
+    distances = (numbers[around.clamp(0, count - 1)] - numbers.unsqueeze(1)).abs()
+    distances = distances.masked_fill((around < 0) | (around >= count), torch.inf)
+    nearest = torch.empty(count, n, dtype=torch.long, device=order.device)
+    nearest[order] = order[around.gather(1, distances.topk(n, 1, largest=False).indices)]
     return nearest

@@ -10,6 +10,7 @@ import torch
 from recbole.trainer import Trainer
 from recbole.utils import set_color
 
+from recbole_prism.config import check_unchanged
 from recbole_prism.distributed import processes
 from recbole_prism.distributed.sharding import gathered, in_turn
 from recbole_prism.errors import PRISMError
@@ -77,8 +78,10 @@ class PackedTrainer(RecordingMixin, ResumableMixin, EMAMixin, PackedMixin, Async
     """RecBole's Trainer for RecBole's own models, packed."""
 
     def resume_checkpoint(self, resume_file) -> None:
-        if processes.is_first() and not os.path.isfile(resume_file):
-            raise PRISMError(f"{resume_file}: no such checkpoint")
+        if processes.is_first():
+            if not os.path.isfile(resume_file):
+                raise PRISMError(f"{resume_file}: no such checkpoint")
+            check_unchanged(resume_file, self.config)
         super().resume_checkpoint(resume_file)
 
 

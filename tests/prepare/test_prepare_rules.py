@@ -48,11 +48,29 @@ def test_files_that_prepare_has_not_made_are_not_replaced(make, tmp_path):
     by_hand.write_text("user_id:token\titem_id:token\nu\ta\n")
     before = by_hand.read_text()
     options = table(tmp_path, [f"u,i{n},3,{n}" for n in range(9)])
-    with pytest.raises(PRISMError, match=r"made.inter: would be overwritten, and prepare has not made it; .*--force"):
+    not_ours = r"made.inter: would be overwritten, and is not as prepare left it; .*--force"
+    with pytest.raises(PRISMError, match=not_ours):
         make("table", **options)
     assert by_hand.read_text() == before and sorted(path.name for path in by_hand.parent.iterdir()) == ["made.inter"]
     made = make("table", force=True, **options)
     assert len(made.history("u")) == 9
+    edited = by_hand.read_text() + by_hand.read_text().splitlines(True)[-1]
+    by_hand.write_text(edited)
+    with pytest.raises(PRISMError, match=not_ours):
+        make("table", **options)
+    assert by_hand.read_text() == edited
+    assert len(make("table", force=True, k_core=0, **options).history("u")) == 9
+    assert len(make("table", **options, duplicates="keep").history("u")) == 9  # what is as we left it is replaced
+
+
+def test_a_run_that_fails_does_not_make_the_folder_ours(make, tmp_path):
+    options = table(tmp_path, [f"u,i{n},3,{n}" for n in range(9)])
+    with pytest.raises(PRISMError, match="no interaction is left"):
+        make("table", k_core=50, **options)
+    by_hand = tmp_path / "dataset" / "made" / "made.inter"
+    by_hand.write_text("user_id:token\titem_id:token\nu\ta\n")
+    with pytest.raises(PRISMError, match="is not as prepare left it"):
+        make("table", **options)
 
 
 def test_order_survives_recboles_float32_times(make, tmp_path):

@@ -93,7 +93,7 @@ def test_movielens_with_posters_and_plots(make, tmp_path):
 
 def test_a_new_picture_is_noticed_however_deep(make, tmp_path):
     write_table(tmp_path / "events.csv", [("user_id", "item_id"), ("u", "a"), ("u", "b")], ",")
-    write_table(tmp_path / "shop.csv", [("item_id", "pic"), ("a", "x/y/a.jpg")], ",")
+    write_table(tmp_path / "shop.csv", [("item_id", "pic"), ("a", "x/y/a.jfif")], ",")
 
     def run():
         return make(
@@ -107,8 +107,8 @@ def test_a_new_picture_is_noticed_however_deep(make, tmp_path):
 
     (tmp_path / "pictures" / "x" / "y").mkdir(parents=True)
     assert run().images == [] and run().images == []
-    (tmp_path / "pictures" / "x" / "y" / "a.jpg").write_bytes(b"x")
-    assert run().images == [{"item_id": "a", "path": "x/y/a.jpg"}]
+    (tmp_path / "pictures" / "x" / "y" / "a.jfif").write_bytes(b"x")
+    assert run().images == [{"item_id": "a", "path": "x/y/a.jfif"}]
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])

@@ -68,6 +68,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(build, mode):
         assert torch.equal(a, b)
 
 
+def test_a_run_does_not_go_on_with_other_defaults(build):
+    """Those of another version, say; what is set in so many words may change."""
+    settings = {"valid_metric": "Recall@20", "topk": [20]}
+    half = fit(build, "PRISM_SASRec", epochs=1, feature_length=5, target_smoothing=0, **settings).saved_model_file
+    with pytest.raises(
+        PRISMError, match="was trained with feature_length: 5, target_smoothing: 0, .* are 2.0, 0.2 now"
+    ):
+        fit(build, "PRISM_SASRec", epochs=2, resume=half, **settings)
+    assert fit(build, "PRISM_SASRec", epochs=2, resume=half, feature_length=5, target_smoothing=0.1, **settings)
+
+
 @pytest.mark.parametrize("name", ["SASRec", "GRU4Rec"])
 def test_recboles_own_model_gets_our_batches_if_asked_and_is_untouched_otherwise(build, name):
     for mode in ("packed", "rows"):
