@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from recbole_prism.errors import PRISMError
@@ -40,6 +41,12 @@ def _one_line(error: Exception) -> str:
     elif not isinstance(error, PRISMError):
         text = f"{type(error).__name__}: {text} (--debug shows where)"
     return " ".join(text.split())
+
+
+def model_and_dataset(arguments: argparse.Namespace, settings: Mapping) -> tuple[str, str]:
+    """Those of the command line, else of the yaml files, as in RecBole; else PRISM_SASRec on ml-100k."""
+    model = arguments.model or settings.get("model") or "PRISM_SASRec"
+    return str(model), str(arguments.dataset or settings.get("dataset") or "ml-100k")
 
 
 def recbole_models() -> dict[str, str]:

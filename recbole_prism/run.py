@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recbole_prism.command import guarded, recbole_models
+from recbole_prism.command import guarded, model_and_dataset, recbole_models
 from recbole_prism.distributed.failures import is_recorded
 from recbole_prism.errors import PRISMError, suggest
 
 DESCRIPTION = """Train and test a model as RecBole's run_recbole.py does.
 
 Any RecBole or PRISM key may follow as --key=value, e.g. --epochs=10 --fusion_scope=sequence --data_path=dataset.
+Model and dataset may also stand in a yaml file of --config_files, as in the best.yaml of `recbole-prism tune`.
 Keys of PRISM: properties/model/PRISM.yaml; of RecBole: its documentation."""
 
 
@@ -30,10 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument(
-        "--model", "-m", default="PRISM_SASRec", help="a PRISM or RecBole model, or several: A,B (PRISM_SASRec)"
-    )
-    parser.add_argument("--dataset", "-d", default="ml-100k", help="a dataset below data_path (ml-100k)")
+    parser.add_argument("--model", "-m", help="a PRISM or RecBole model, or several: A,B (PRISM_SASRec)")
+    parser.add_argument("--dataset", "-d", help="a dataset below data_path (ml-100k)")
     parser.add_argument("--config_files", default="", help="yaml files, separated by spaces, as in RecBole")
     parser.add_argument("--nproc", type=int, default=1, help="processes on this machine (1)")
     parser.add_argument("--ip", default="localhost", help="address of the first machine (localhost)")
@@ -51,13 +50,14 @@ def _run(arguments: argparse.Namespace, rest: list[str], argv: list[str] | None)
     unusable = [a for a in rest if not a.startswith("--") or a.count("=") != 1]
     if unusable:
         raise PRISMError(f"{unusable[0]}: not understood; keys are set as --key=value")
-    models = arguments.model.split(",")
-    for model in models:
-        check_model(model)
     files = [Path(name) for name in arguments.config_files.split()]
     settings = _settings(files, rest)
+    names, dataset = model_and_dataset(arguments, settings)
+    models = names.split(",")
+    for model in models:
+        check_model(model)
     data_path = str(settings.get("data_path", "dataset/"))
-    check_dataset(arguments.dataset, data_path)
+    check_dataset(dataset, data_path)
     if processes.from_environment() is None and (arguments.nproc > 1 or arguments.world_size > 0):
         launch.launch(
             launch.command_line(argv),
@@ -79,16 +79,16 @@ def _run(arguments: argparse.Namespace, rest: list[str], argv: list[str] | None)
     for model in models:
         own_files, config_dict = list(map(str, files)), {}
         if model not in MODELS:
-            yaml_file = dataset_yaml(arguments.dataset, data_path)
+            yaml_file = dataset_yaml(dataset, data_path)
             own_files = [str(yaml_file), *own_files] if yaml_file else own_files
             config_dict = plain_defaults(model, settings)
         _close_log()
-        result = run(model, arguments.dataset, own_files, config_dict)
+        result = run(model, dataset, own_files, config_dict)
         if result is not None:  # None in all processes but the first
-            print(summary_text(model, arguments.dataset, result))
+            print(summary_text(model, dataset, result))
             results.append(result)
     if len(results) > 1:
-        print(comparison_text(models, arguments.dataset, results))
+        print(comparison_text(models, dataset, results))
     return 0
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from recbole_prism.command import model_and_dataset
 from recbole_prism.errors import PRISMError
 from recbole_prism.tune_space import Parameter, find_space, read_space
 
@@ -27,8 +28,8 @@ HEARTBEAT = 30  # seconds; a trial that was silent for four of them belonged to 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", "-m", default="PRISM_SASRec", help="a PRISM or RecBole model (PRISM_SASRec)")
-    parser.add_argument("--dataset", "-d", default="ml-100k", help="a dataset below data_path (ml-100k)")
+    parser.add_argument("--model", "-m", help="a PRISM or RecBole model (PRISM_SASRec)")
+    parser.add_argument("--dataset", "-d", help="a dataset below data_path (ml-100k)")
     parser.add_argument("--space", default="prism", help="a hyper file of RecBole's format, or one of ours (prism)")
     parser.add_argument("--trials", type=int, default=50, help="how many in all, those of earlier runs included (50)")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side (1)")
@@ -55,9 +56,11 @@ def main(arguments: argparse.Namespace) -> int:
     for name in ("trials", "jobs"):
         if getattr(arguments, name) < 1:
             raise PRISMError(f"--{name}: {getattr(arguments, name)} is not allowed; must be at least 1")
+    settings = given_settings(arguments)
+    arguments.model, arguments.dataset = model_and_dataset(arguments, settings)
     check_model(arguments.model)
     space = read_space(find_space(arguments.space))
-    settings = trial_settings(arguments)
+    settings = trial_settings(arguments, settings)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = Path(arguments.output or Path("tuned") / f"{arguments.model}-{arguments.dataset}")
     if arguments.ray:
@@ -78,17 +81,14 @@ def main(arguments: argparse.Namespace) -> int:
                 process.terminate()
                 process.wait()
     if arguments.worker == 0:
-        write_best(study, folder, space, settings)
+        write_best(study, folder, space, {"model": arguments.model, "dataset": arguments.dataset, **settings})
         print(study_text(study, folder, space))
     return 0
 
 
-def trial_settings(arguments: argparse.Namespace) -> dict:
-    """What every trial shares: files, then ``--set``. Raises PRISMError for what cannot be read."""
+def given_settings(arguments: argparse.Namespace) -> dict:
+    """Files, then ``--set``. Raises PRISMError for what cannot be read."""
     from recbole_prism.config import read_yaml
-    from recbole_prism.datasets import check_dataset, dataset_yaml
-    from recbole_prism.models.table import MODELS
-    from recbole_prism.run import plain_defaults
 
     settings: dict = {}
     for file in arguments.config_files:
@@ -101,6 +101,17 @@ def trial_settings(arguments: argparse.Namespace) -> dict:
             settings[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise PRISMError(f"{text!r}: the value cannot be read ({' '.join(str(error).split())})") from error
+    return settings
+
+
+def trial_settings(arguments: argparse.Namespace, given: dict) -> dict:
+    """What every trial shares: what is given; under it, for RecBole's own models, the dataset's yaml file."""
+    from recbole_prism.config import read_yaml
+    from recbole_prism.datasets import check_dataset, dataset_yaml
+    from recbole_prism.models.table import MODELS
+    from recbole_prism.run import plain_defaults
+
+    settings = {key: value for key, value in given.items() if key not in ("model", "dataset")}
     data_path = str(settings.get("data_path", "dataset/"))
     check_dataset(arguments.dataset, data_path)
     if arguments.model not in MODELS:
@@ -218,7 +229,7 @@ def _count(study: Study) -> int:
 
 
 def write_best(study: Study, folder: Path, space: list[Parameter], settings: dict) -> None:
-    """``best.yaml``: the settings of all trials and what the best drew; read it with ``--config_files``."""
+    """``best.yaml``: model, dataset, the settings of all trials and what the best drew, for ``--config_files``."""
     from recbole_prism.features import write_atomically
 
     finished = _finished(study)

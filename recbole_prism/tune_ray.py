@@ -58,6 +58,7 @@ def search(arguments, folder: Path, space: list[Parameter], settings: dict) -> i
         results = tuner.fit()
     finally:
         ray.shutdown()
+    settings = {"model": arguments.model, "dataset": arguments.dataset, **settings}
     return report(results, folder, space, settings, mode)
 
 

@@ -53,6 +53,23 @@ def test_a_study_writes_its_best(arguments, study, tmp_path, capsys):
 
     again = Config(model="PRISM_GRU4Rec", dataset="tiny", config_file_list=[str(tmp_path / "study" / "best.yaml")])
     assert again["fusion_dropout"] == best["fusion_dropout"]
+    assert (best["model"], best["dataset"]) == ("PRISM_GRU4Rec", "tiny")
+
+
+def test_the_best_is_trained_and_searched_further_by_its_file(arguments, tmp_path, monkeypatch, capsys):
+    """Model and dataset stand in the file: neither command has to be told them again."""
+    from recbole_prism.run import main as run
+
+    assert main(arguments(trials=1)) == 0
+    best = str(tmp_path / "study" / "best.yaml")
+    monkeypatch.setattr("sys.argv", ["run_recbole_prism.py"])
+    capsys.readouterr()
+    assert run(["--config_files", best]) == 0
+    assert "\nPRISM_GRU4Rec on tiny\n" in capsys.readouterr().out
+    more = ["tune", "--config-files", best, "--trials=1", f"--space={tmp_path / 'space.hyper'}"]
+    assert main([*more, f"--output={tmp_path / 'more'}"]) == 0
+    again = yaml.safe_load((tmp_path / "more" / "best.yaml").read_text())
+    assert (again["model"], again["dataset"]) == ("PRISM_GRU4Rec", "tiny")
 
 
 def test_a_study_resumes_and_counts_all_trials(arguments, study):

@@ -36,6 +36,6 @@ def test_a_search_on_ray_writes_its_best(arguments, tmp_path, capsys):
     assert "2 trials, 0 failed" in capsys.readouterr().out
     best = yaml.safe_load((tmp_path / "study" / "best.yaml").read_text())
     assert best["expert_hidden_size"] in (8, 12) and isinstance(best["expert_hidden_size"], int)
-    assert best["epochs"] == 2
+    assert best["epochs"] == 2 and (best["model"], best["dataset"]) == ("PRISM_GRU4Rec", "tiny")
     trials = [folder for folder in (tmp_path / "study" / "ray").iterdir() if folder.is_dir()]
     assert len(trials) == 2 and all((folder / "result.json").read_text() for folder in trials)

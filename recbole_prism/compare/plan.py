@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,7 @@ CONTROLS: dict[str, dict] = {  # what tells a gain of the method from a gain of 
     "gate": {"fusion": "gate"},
     "mlp": {"fusion": "mlp"},  # one MLP with as many parameters as experts and gate
 }
+LABEL = re.compile(r"[\w(][\w .,=()-]*")
 WITHOUT = "without_"  # without_synergy: that expert and its loss left out
 FEATURES = {"shuffled_features": "shuffled", "noise_features": "noise"}  # made in the run's folder (compare.job)
 ONLY = "only_"  # only_text: that modality alone
@@ -67,7 +69,8 @@ class Job:
 
 @dataclass
 class Plan:
-    """models {label or name: its own settings}; controls apply to PRISM models; settings to all."""
+    """models {label: its own settings, and ``model`` if the label is no model's name, and ``config_files``, which come
+    before what all share}; controls apply to PRISM models; settings to all."""
 
     models: dict[str, dict]
     datasets: list[str]
@@ -85,20 +88,40 @@ class Plan:
         jobs = []
         for seed in self.seeds:
             for dataset in self.datasets:
-                for name, own in self.models.items():
+                for label, own in self.models.items():
+                    own = dict(own)
+                    name, files = own.pop("model", label), own.pop("config_files", [])
                     check_model(name)
-                    settings = {**SHARED, **self.settings, **own, "seed": seed}
+                    told = read_files(files, name, dataset)
+                    settings = {**told, **SHARED, **self.settings, **own, "seed": seed}
                     if name not in MODELS:
-                        _check_keys(name, {**self.settings, **own})
+                        _check_keys(name, {**told, **self.settings, **own})
                         settings = {**plain_defaults(name, settings), **packed_defaults(name, settings), **settings}
-                    jobs.append(Job(dataset, name, name, seed, settings, None, self.cold_items))
+                    jobs.append(Job(dataset, label, name, seed, settings, None, self.cold_items))
                     for control in self.controls if name in MODELS else ():
                         changed = {**settings, **control_settings(control, given_settings(dataset, settings))}
-                        label = f"{name}+{control}"
-                        jobs.append(
-                            Job(dataset, label, name, seed, changed, control_features(control), self.cold_items)
-                        )
+                        features = control_features(control)
+                        jobs.append(Job(dataset, f"{label}+{control}", name, seed, changed, features, self.cold_items))
         return jobs
+
+
+def read_files(files: str | list[str], model: str, dataset: str) -> dict:
+    """Settings of yaml files, such as those of ``tune``; ``{model}`` and ``{dataset}`` in their names are filled in.
+
+    Raises PRISMError for a file that names another model or dataset, or that cannot be read.
+    """
+    from recbole_prism.config import read_yaml
+
+    settings: dict = {}
+    for name in files.split() if isinstance(files, str) else files:
+        file = Path(name.replace("{model}", model).replace("{dataset}", dataset))
+        values = read_yaml(file)
+        for what, ours in (("model", model), ("dataset", dataset)):
+            theirs = values.pop(what, ours)
+            if theirs != ours:
+                raise PRISMError(f"{file}: is for {theirs}, not for {ours}; '{{{what}}}' in its name stands for either")
+        settings.update(values)
+    return settings
 
 
 def _check_keys(model: str, settings: dict) -> None:
@@ -207,6 +230,8 @@ def make_plan(
     for name, own in by_name.items():
         if own is not None and not isinstance(own, Mapping):
             raise PRISMError(f"models: {name} needs its settings as `key: value`, has {own!r}")
+        if not LABEL.fullmatch(name):
+            raise PRISMError(f"models: {name!r} cannot name a folder; use letters, digits, blanks and . , = - _ ( )")
     for control in controls:
         control_settings(control)
         control_features(control)

@@ -43,6 +43,42 @@ def test_another_setting_is_another_folder(plan):
     assert plan.jobs()[0].folder(tables.Path("x")) != before
 
 
+def test_a_label_names_a_model_with_settings_of_its_own():
+    models = {"PRISM, dropout .3": {"model": "PRISM_SASRec", "hidden_dropout_prob": 0.3}, "PRISM_SASRec": {}}
+    jobs = make_plan(models, ["a"], 1, controls=["no_losses"], baseline="PRISM_SASRec").jobs()
+    assert [(job.label, job.model) for job in jobs[:2]] == [
+        ("PRISM, dropout .3", "PRISM_SASRec"),
+        ("PRISM, dropout .3+no_losses", "PRISM_SASRec"),
+    ]
+    assert jobs[0].settings["hidden_dropout_prob"] == 0.3 and "model" not in jobs[0].settings
+    assert jobs[0].folder(tables.Path("x")).parent.name == "PRISM, dropout .3"
+    for label in ("a/b", "..", "PRISM_SASRec+no_losses"):
+        with pytest.raises(PRISMError, match="cannot name a folder"):
+            make_plan({label: {"model": "PRISM_SASRec"}}, ["a"], 1)
+
+
+def test_files_of_tuned_settings_come_before_what_all_share(tmp_path):
+    """One for each dataset; ``settings`` and the shared protocol win over them, a model's own settings over those."""
+    for dataset, width in (("a", 16), ("b", 24)):
+        tuned = f"model: SASRec\ndataset: {dataset}\nhidden_size: {width}\nepochs: 9\nseed: 77\ntopk: [3]\n"
+        (tmp_path / f"SASRec-{dataset}.yaml").write_text(tuned)
+    own = {"config_files": f"{tmp_path}/{{model}}-{{dataset}}.yaml", "n_heads": 1}
+    jobs = make_plan({"SASRec": own}, ["a", "b"], 1, settings={"epochs": 3}).jobs()
+    assert [job.settings["hidden_size"] for job in jobs] == [16, 24]
+    for job in jobs:
+        said = {key: job.settings[key] for key in ("epochs", "seed", "topk", "n_heads")}
+        assert said == {"epochs": 3, "seed": 1, "topk": [10, 20], "n_heads": 1}
+        assert not {"model", "dataset", "config_files"} & set(job.settings)
+    own["config_files"] = [f"{tmp_path}/SASRec-a.yaml"]
+    with pytest.raises(PRISMError, match="is for a, not for b"):
+        make_plan({"SASRec": own}, ["a", "b"], 1)
+    with pytest.raises(PRISMError, match="is for SASRec, not for GRU4Rec"):
+        make_plan({"GRU4Rec": own}, ["a"], 1)
+    (tmp_path / "SASRec-a.yaml").write_text("hiden_size: 8\n")
+    with pytest.raises(PRISMError, match="hiden_size: known neither to RecBole nor to SASRec"):
+        make_plan({"SASRec": own}, ["a"], 1)
+
+
 def test_controls_set_known_keys():
     assert {key for control in CONTROLS.values() for key in control} <= known_keys()
     assert control_settings("only_image") == {"modalities": ["image"]}
