@@ -69,18 +69,20 @@ def main(arguments: argparse.Namespace) -> int:
         return search(arguments, folder, space, settings)
     study = open_study(arguments, folder, space, settings)
     workers = _start_workers(arguments, folder) if arguments.worker == 0 else []
+    progress = Progress(study) if arguments.worker == 0 else None
     try:
-        _work(arguments, study, space, settings)
+        _work(arguments, study, space, settings, progress)
         for process in workers:
             process.wait()
         while arguments.worker == 0 and _awaited(study):
-            _work(arguments, study, space, settings)
+            _work(arguments, study, space, settings, progress)
     finally:
         for process in workers:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
-    if arguments.worker == 0:
+    if progress:
+        progress.show()
         write_best(study, folder, space, {"model": arguments.model, "dataset": arguments.dataset, **settings})
         print(study_text(study, folder, space))
     return 0
@@ -189,7 +191,26 @@ def _same_arguments(arguments) -> list[str]:
     return words
 
 
-def _work(arguments, study: Study, space: list[Parameter], settings: dict) -> None:
+class Progress:
+    """Prints every trial once, whichever process it was in; not those of earlier commands."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.shown = {trial.number for trial in self._ended()}
+
+    def show(self) -> None:
+        for trial in self._ended():
+            if trial.number in self.shown:
+                continue
+            self.shown.add(trial.number)
+            value = f"{trial.value:.5f}" if trial.state.name == "COMPLETE" else trial.user_attrs.get("error", "")
+            print(f"trial {trial.number:>3} {trial.state.name.lower():<9}{value}", flush=True)
+
+    def _ended(self) -> list:
+        return [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.is_finished()]
+
+
+def _work(arguments, study: Study, space: list[Parameter], settings: dict, progress: Progress | None = None) -> None:
     """One trial after another, until there are enough in all processes."""
     from recbole_prism.tune_trial import TrialFailed, run_trial
 
@@ -199,8 +220,8 @@ def _work(arguments, study: Study, space: list[Parameter], settings: dict) -> No
 
     while _count(study) < arguments.trials:
         study.optimize(objective, n_trials=1, catch=(TrialFailed,))
-        if arguments.worker == 0:
-            _print_trial(study)
+        if progress:
+            progress.show()
 
 
 def _awaited(study: Study) -> bool:
@@ -243,12 +264,6 @@ def write_best(study: Study, folder: Path, space: list[Parameter], settings: dic
 
 def _finished(study: Study) -> list:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
-
-
-def _print_trial(study: Study) -> None:
-    trial = study.get_trials(deepcopy=False)[-1]
-    value = f"{trial.value:.5f}" if trial.state.name == "COMPLETE" else trial.user_attrs.get("error", "")
-    print(f"trial {trial.number:>3} {trial.state.name.lower():<9}{value}", flush=True)
 
 
 def study_text(study: Study, folder: Path, space: list[Parameter]) -> str:

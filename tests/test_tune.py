@@ -146,6 +146,8 @@ def test_processes_share_a_study(arguments, study, tmp_path):
     trials = study().trials
     assert 4 <= len(trials) <= 5 and all(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials)
     assert len({trial.params["learning_rate"] for trial in trials}) == len(trials)
+    told = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("trial ")]
+    assert sorted(told) == [trial.number for trial in trials], "every trial is told once, of all processes"
 
 
 @pytest.mark.parametrize(
