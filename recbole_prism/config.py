@@ -144,8 +144,8 @@ def check_config(config, model: str) -> None:
     _check_keys(config, model)
     values = config.final_config_dict
     for key, (holds, allowed) in CHECKS.items():
-        if values.get(key) == "~":  # yaml's nothing, which the command line gives as text
-            values[key] = None
+        if key in values:
+            values[key] = _from_text(values[key])
         if key in values and not holds(values[key]):
             raise PRISMError(f"{key}: {values[key]!r} is not allowed; must be {allowed}")
     modalities = values["modalities"]
@@ -156,6 +156,16 @@ def check_config(config, model: str) -> None:
     _check_fusion(values)
     _check_lambdas(values)
     _check_experts_off(values)
+
+
+def _from_text(value: object) -> object:
+    """What a yaml file would make of [text], {text: my.pt} and ~, which RecBole's command line leaves as text."""
+    if isinstance(value, str) and value[:1] in ("[", "{", "~"):
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError:
+            return value
+    return value
 
 
 def _check_backbone(values: dict, name: str) -> None:

@@ -87,6 +87,21 @@ def test_nothing_may_be_given_on_the_command_line(configure, monkeypatch):
     assert config["expert_loss_samples"] is None and config["training_mode"] == "packed"
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("modalities=[text, image]", ["text", "image"]),
+        ("modalities={text: tiny.text.safetensors, image: }", {"text": "tiny.text.safetensors", "image": None}),
+        ("experts_off=[synergy]", ["synergy"]),
+        ("lambda_unique={image: 0.1, text: 0}", {"image": 0.1, "text": 0}),
+    ],
+)
+def test_lists_on_the_command_line_may_be_written_as_in_a_yaml_file(configure, monkeypatch, option, value):
+    """RecBole evaluates ['text'] as Python and leaves [text], which is no Python, as text."""
+    monkeypatch.setattr("sys.argv", ["test", f"--{option}"])
+    assert configure()[option.split("=")[0]] == value
+
+
 def test_drawn_negatives_and_masked_histories_are_refused(configure):
     with pytest.raises(PRISMError, match=r"repeatable: False needs eval_args: \{mode: full\}"):
         configure(repeatable=False, eval_args={"mode": {"valid": "full", "test": "uni20"}})

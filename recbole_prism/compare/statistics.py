@@ -56,7 +56,7 @@ def paired_t(differences: np.ndarray) -> float | None:
     """Student's paired test on differences [S]; None for fewer than two seeds, or where they do not vary at all."""
     from scipy.stats import ttest_1samp
 
-    if len(differences) < 2 or np.ptp(differences) == 0:
+    if len(differences) < 2 or np.ptp(differences) <= 1e-9 * np.abs(differences).max():  # equal, but for rounding
         return None
     return float(ttest_1samp(differences, 0.0).pvalue)
 

@@ -31,6 +31,8 @@ def test_paired_t_is_scipys():
     a, b = rng.normal(size=5), rng.normal(size=5)
     assert paired_t(a - b) == pytest.approx(ttest_rel(a, b).pvalue)
     assert paired_t(np.array([1.0])) is None and paired_t(np.zeros(3)) is None
+    same = np.array([0.04, 0.045]) - np.array([0.03, 0.035])  # .01 twice, for the hundred users of a small set
+    assert same[0] != same[1] and paired_t(same) is None, "rounding is no spread"
 
 
 def test_bootstrap_finds_a_difference_and_only_where_there_is_one():
