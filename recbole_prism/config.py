@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from logging import getLogger
 from pathlib import Path
 
@@ -290,3 +290,17 @@ def read_yaml(path: Path) -> dict:
     if contents is not None and not isinstance(contents, dict):
         raise PRISMError(f"{path}: must hold `key: value` lines, holds a {type(contents).__name__}")
     return contents or {}
+
+
+def read_settings(pairs: Iterable[str]) -> dict:
+    """``--set KEY=VALUE``, values as in a yaml file. Raises PRISMError for what cannot be read."""
+    settings = {}
+    for text in pairs:
+        key, equals, value = text.partition("=")
+        if not (key.isidentifier() and equals):
+            raise PRISMError(f"{text!r}: not understood; settings are written as KEY=VALUE")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise PRISMError(f"{text!r}: the value cannot be read ({' '.join(str(error).split())})") from error
+    return settings

@@ -90,20 +90,12 @@ def main(arguments: argparse.Namespace) -> int:
 
 def given_settings(arguments: argparse.Namespace) -> dict:
     """Files, then ``--set``. Raises PRISMError for what cannot be read."""
-    from recbole_prism.config import read_yaml
+    from recbole_prism.config import read_settings, read_yaml
 
     settings: dict = {}
     for file in arguments.config_files:
         settings.update(read_yaml(Path(file)))
-    for text in arguments.set:
-        key, equals, value = text.partition("=")
-        if not (key.isidentifier() and equals):
-            raise PRISMError(f"{text!r}: not understood; settings are written as KEY=VALUE")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise PRISMError(f"{text!r}: the value cannot be read ({' '.join(str(error).split())})") from error
-    return settings
+    return {**settings, **read_settings(arguments.set)}
 
 
 def trial_settings(arguments: argparse.Namespace, given: dict) -> dict:

@@ -114,10 +114,8 @@ def write_report(rows: list, metrics: list[str], baseline: str, root: Path, *, f
 
 def read_plan(arguments: argparse.Namespace):
     """The yaml file, then what the command line says. Raises PRISMError for unknown keys and names."""
-    import yaml
-
     from recbole_prism.compare.plan import make_plan
-    from recbole_prism.config import read_yaml
+    from recbole_prism.config import read_settings, read_yaml
     from recbole_prism.datasets import check_dataset
     from recbole_prism.errors import suggest
 
@@ -126,12 +124,7 @@ def read_plan(arguments: argparse.Namespace):
     unknown = [key for key in given if key not in keys]
     if unknown:
         raise PRISMError(f"{arguments.plan}: {unknown[0]!r} is unknown{suggest(str(unknown[0]), keys)}")
-    settings = dict(given.get("settings") or {})
-    for text in arguments.set:
-        key, equals, value = text.partition("=")
-        if not (key.isidentifier() and equals):
-            raise PRISMError(f"{text!r}: not understood; settings are written as KEY=VALUE")
-        settings[key] = yaml.safe_load(value)
+    settings = {**(given.get("settings") or {}), **read_settings(arguments.set)}
     seeds = given.get("seeds", 5)
     if arguments.seeds:
         numbers = [int(part) if part.isdigit() else part for part in _split(arguments.seeds)]

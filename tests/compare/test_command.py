@@ -89,6 +89,7 @@ def wait_for(found, seconds=90):
         (["--models", "Pop", "--seeds", "0"], "name at least one"),
         (["--models", "Pop", "--jobs", "0"], "--jobs: 0 is not allowed"),
         (["--models", "Pop", "--set", "epochs"], "settings are written as KEY=VALUE"),
+        (["--models", "Pop", "--set", "topk=[1"], "the value cannot be read"),
         (["--models", "Pop", "--only-tables"], "no run is finished"),
         (["--models", "Pop", "--metrics", "NDGC@10"], "'ndgc@10' is not measured (did you mean 'ndcg@10'"),
         (["--models", "SASRec", "--set", "epohcs=1"], "epohcs: known neither to RecBole nor to SASRec"),
