@@ -63,6 +63,7 @@ def test_the_best_is_trained_and_searched_further_by_its_file(arguments, tmp_pat
     assert main(arguments(trials=1)) == 0
     best = str(tmp_path / "study" / "best.yaml")
     monkeypatch.setattr("sys.argv", ["run_recbole_prism.py"])
+    monkeypatch.setattr("recbole_prism.config.STRICT_COMMAND_LINE", False)  # and so afterwards
     capsys.readouterr()
     assert run(["--config_files", best]) == 0
     assert "\nPRISM_GRU4Rec on tiny\n" in capsys.readouterr().out
