@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", choices=["tpe", "random"], default="tpe", help="how values are drawn (tpe)")
     parser.add_argument("--pruner", choices=["median", "none"], default="median", help="stop weak trials (median)")
     parser.add_argument("--startup", type=int, default=5, help="whole trials before the first is stopped (5)")
+    parser.add_argument("--warmup", type=int, default=20, help="epochs before a trial may be stopped (20)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampler; trials train with RecBole's seed (0)")
     parser.add_argument("--config-files", nargs="+", metavar="YAML", default=[], help="settings of every trial")
     parser.add_argument("--set", nargs="+", metavar="KEY=VALUE", default=[], help="more of them: --set epochs=50")
@@ -53,9 +54,9 @@ def main(arguments: argparse.Namespace) -> int:
         raise PRISMError("tune needs optuna; pip install optuna") from error
     from recbole_prism.run import check_model
 
-    for name in ("trials", "jobs"):
-        if getattr(arguments, name) < 1:
-            raise PRISMError(f"--{name}: {getattr(arguments, name)} is not allowed; must be at least 1")
+    for name, least in {"trials": 1, "jobs": 1, "startup": 0, "warmup": 0}.items():
+        if getattr(arguments, name) < least:
+            raise PRISMError(f"--{name}: {getattr(arguments, name)} is not allowed; must be at least {least}")
     settings = given_settings(arguments)
     arguments.model, arguments.dataset = model_and_dataset(arguments, settings)
     check_model(arguments.model)
@@ -163,7 +164,7 @@ def _pruner(arguments):
 
     if arguments.pruner == "none":
         return optuna.pruners.NopPruner()
-    return optuna.pruners.MedianPruner(n_startup_trials=arguments.startup, n_warmup_steps=0)
+    return optuna.pruners.MedianPruner(n_startup_trials=arguments.startup, n_warmup_steps=arguments.warmup)
 
 
 def _start_workers(arguments, folder: Path) -> list[subprocess.Popen]:
@@ -176,7 +177,7 @@ def _start_workers(arguments, folder: Path) -> list[subprocess.Popen]:
 
 def _same_arguments(arguments) -> list[str]:
     words = []
-    for name in ("model", "dataset", "space", "trials", "sampler", "pruner", "startup", "seed"):
+    for name in ("model", "dataset", "space", "trials", "sampler", "pruner", "startup", "warmup", "seed"):
         words += [f"--{name}", str(getattr(arguments, name))]
     for option, values in (("--config-files", arguments.config_files), ("--set", arguments.set)):
         words += [option, *values] if values else []
@@ -196,6 +197,7 @@ class Progress:
                 continue
             self.shown.add(trial.number)
             value = f"{trial.value:.5f}" if trial.state.name == "COMPLETE" else trial.user_attrs.get("error", "")
+            value += f" as trial {trial.user_attrs['as']}" if "as" in trial.user_attrs else ""
             print(f"trial {trial.number:>3} {trial.state.name.lower():<9}{value}", flush=True)
 
     def _ended(self) -> list:
@@ -208,12 +210,22 @@ def _work(arguments, study: Study, space: list[Parameter], settings: dict, progr
 
     def objective(trial: Trial) -> float:
         drawn = {parameter.name: parameter.draw(trial) for parameter in space}
+        before = _drawn_before(study, trial)
+        if before is not None:
+            trial.set_user_attr("as", before.number)
+            trial.set_user_attr("valid", before.user_attrs["valid"])
+            return before.value
         return run_trial(study, trial, arguments.model, arguments.dataset, {**settings, **drawn})
 
     while _count(study) < arguments.trials:
         study.optimize(objective, n_trials=1, catch=(TrialFailed,))
         if progress:
             progress.show()
+
+
+def _drawn_before(study: Study, trial: Trial):
+    """A finished trial that drew the same values, if any: this one would end as it did, since all have one seed."""
+    return next((each for each in _finished(study) if each.params == trial.params), None)
 
 
 def _awaited(study: Study) -> bool:

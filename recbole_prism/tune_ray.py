@@ -37,7 +37,7 @@ def search(arguments, folder: Path, space: list[Parameter], settings: dict) -> i
     try:
         pruned = arguments.pruner == "median"
         scheduler = (
-            MedianStoppingRule(time_attr="training_iteration", grace_period=1, min_samples_required=arguments.startup)
+            MedianStoppingRule(time_attr="epoch", grace_period=arguments.warmup, min_samples_required=arguments.startup)
             if pruned
             else FIFOScheduler()
         )

@@ -100,6 +100,36 @@ def test_a_trial_that_a_killed_process_left_is_replaced(arguments, study, monkey
     assert [trial.state.name for trial in study().trials] == ["COMPLETE", "FAIL", "COMPLETE"]
 
 
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_a_weak_trial_gets_its_epochs_before_it_is_stopped(arguments, study, warmup):
+    options = ["--startup=1", f"--warmup={warmup}"]
+    assert main(arguments(*options, trials=1, epochs=4)) == 0
+    first = study().trials[0]
+    study().add_trial(  # one with scores that nothing reaches
+        optuna.trial.create_trial(
+            params={**first.params, "learning_rate": 0.005},
+            distributions=first.distributions,
+            value=1.0,
+            intermediate_values=dict.fromkeys(range(4), 1.0),
+            user_attrs={"valid": {}},
+        )
+    )
+    assert main(arguments(*options, trials=3, epochs=4)) == 0
+    last = study().trials[2]
+    assert last.state.name == "PRUNED" and list(last.intermediate_values) == list(range(warmup + 1))
+
+
+def test_what_was_drawn_before_is_not_trained_again(arguments, study, monkeypatch, capsys):
+    assert main(arguments(trials=1)) == 0
+    first = study().trials[0]
+    study().enqueue_trial(first.params)
+    monkeypatch.setattr("recbole_prism.tune_trial.train_trial", None)
+    capsys.readouterr()
+    assert main(arguments(trials=2)) == 0
+    assert study().trials[1].value == first.value
+    assert f"trial   1 complete {first.value:.5f} as trial 0" in capsys.readouterr().out
+
+
 def test_whole_numbers_are_written_as_such(arguments, tmp_path):
     (tmp_path / "whole.hyper").write_text("hidden_size quniform 8,16,8\nexpert_dropout uniform 0.1,0.2\n")
     assert main(arguments(trials=1, space="whole.hyper")) == 0
