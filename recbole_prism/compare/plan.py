@@ -90,7 +90,7 @@ class Plan:
             for dataset in self.datasets:
                 for label, own in self.models.items():
                     own = dict(own)
-                    name, files = own.pop("model", label), own.pop("config_files", [])
+                    name, files = own.pop("model", label), own.pop("config_files", None) or []
                     check_model(name)
                     told = read_files(files, name, dataset)
                     settings = {**told, **SHARED, **self.settings, **own, "seed": seed}
