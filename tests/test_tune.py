@@ -210,14 +210,18 @@ def test_bad_settings_are_found_before_a_trial(arguments, capsys, tmp_path):
     assert "settings are written as KEY=VALUE" in capsys.readouterr().err
 
 
-def test_our_space_names_known_keys_and_recbole_reads_it():
+@pytest.mark.parametrize("name", ["prism", "sasrec", "gru4rec"])
+def test_our_spaces_name_known_keys_and_recbole_reads_them(name):
     from recbole.trainer import HyperTuning
 
-    space = read_space(find_space("prism"))
+    space = read_space(find_space(name))
     assert {parameter.name for parameter in space} <= known_keys()
-    recbole = HyperTuning._build_space_from_file(find_space("prism"))
+    recbole = HyperTuning._build_space_from_file(find_space(name))
     assert set(recbole) == {parameter.name for parameter in space}
-    with pytest.raises(PRISMError, match="recbole-prism brings .'prism'."):
+
+
+def test_an_unknown_space_is_told_which_there_are():
+    with pytest.raises(PRISMError, match="recbole-prism brings .'gru4rec', 'prism', 'sasrec'."):
         find_space("prizm")
 
 
