@@ -6,6 +6,7 @@ nearest one, and a value of the wrong type or range is an error naming key, valu
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterable
@@ -144,8 +145,6 @@ def check_config(config, model: str) -> None:
     _check_keys(config, model)
     values = config.final_config_dict
     for key, (holds, allowed) in CHECKS.items():
-        if key in values:
-            values[key] = _from_text(values[key])
         if key in values and not holds(values[key]):
             raise PRISMError(f"{key}: {values[key]!r} is not allowed; must be {allowed}")
     modalities = values["modalities"]
@@ -158,13 +157,14 @@ def check_config(config, model: str) -> None:
     _check_experts_off(values)
 
 
-def _from_text(value: object) -> object:
-    """What a yaml file would make of [text], {text: my.pt} and ~, which RecBole's command line leaves as text."""
-    if isinstance(value, str) and value[:1] in ("[", "{", "~"):
-        try:
+def read_text(key: str, value: object) -> object:
+    """What a yaml file would make of [text] and {item: [item_id]}, which RecBole's command line leaves as text.
+
+    ~ means nothing for keys of ours; elsewhere it may be a separator.
+    """
+    if isinstance(value, str) and (value[:1] in ("[", "{") or (value == "~" and key in CHECKS)):
+        with contextlib.suppress(yaml.YAMLError):
             return yaml.safe_load(value)
-        except yaml.YAMLError:
-            return value
     return value
 
 

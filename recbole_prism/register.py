@@ -36,13 +36,14 @@ def register() -> None:
 
 
 def _hook_config() -> None:
-    """Our yaml files after RecBole's, checks of what was set, and a data_path that RecBole's ml-100k respects."""
+    """Our yaml files after RecBole's, checks of what was set, lists typed as in yaml, and ml-100k from data_path."""
     from recbole.config import Config
 
-    load, set_defaults, read_files = (
+    load, set_defaults, read_files, convert = (
         Config._load_internal_config_dict,
         Config._set_default_parameters,
         Config._load_config_files,
+        Config._convert_config_dict,
     )
 
     @functools.wraps(load)
@@ -80,9 +81,16 @@ def _hook_config() -> None:
             read_yaml(Path(file))  # one clear message instead of yaml's traceback
         return read_files(self, file_list)
 
+    @functools.wraps(convert)
+    def _convert_config_dict(self, config_dict):
+        from recbole_prism.config import read_text
+
+        return {key: read_text(key, value) for key, value in convert(self, config_dict).items()}
+
     Config._load_internal_config_dict = _load_internal_config_dict
     Config._set_default_parameters = _set_default_parameters
     Config._load_config_files = _load_config_files
+    Config._convert_config_dict = _convert_config_dict
 
 
 def _load_our_files(config, model: str, dataset: str) -> None:

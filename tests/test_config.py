@@ -94,12 +94,17 @@ def test_nothing_may_be_given_on_the_command_line(configure, monkeypatch):
         ("modalities={text: tiny.text.safetensors, image: }", {"text": "tiny.text.safetensors", "image": None}),
         ("experts_off=[synergy]", ["synergy"]),
         ("lambda_unique={image: 0.1, text: 0}", {"image": 0.1, "text": 0}),
+        ("load_col={inter: [user_id, item_id, timestamp]}", {"inter": ["user_id", "item_id", "timestamp"]}),
+        ("metrics=[Recall, MRR]", ["Recall", "MRR"]),
+        ("window_stride=~", None),
+        ("alias_of_item_id=[", "["),
     ],
 )
-def test_lists_on_the_command_line_may_be_written_as_in_a_yaml_file(configure, monkeypatch, option, value):
+@pytest.mark.parametrize("model", ["PRISM_SASRec", "SASRec"])
+def test_lists_on_the_command_line_may_be_written_as_in_a_yaml_file(configure, monkeypatch, model, option, value):
     """RecBole evaluates ['text'] as Python and leaves [text], which is no Python, as text."""
     monkeypatch.setattr("sys.argv", ["test", f"--{option}"])
-    assert configure()[option.split("=")[0]] == value
+    assert configure(model, train_neg_sample_args=None)[option.split("=")[0]] == value
 
 
 def test_drawn_negatives_and_masked_histories_are_refused(configure):
