@@ -221,7 +221,7 @@ def test_our_spaces_name_known_keys_and_recbole_reads_them(name):
 
 
 def test_an_unknown_space_is_told_which_there_are():
-    with pytest.raises(PRISMError, match="recbole-prism brings .'gru4rec', 'prism', 'sasrec'."):
+    with pytest.raises(PRISMError, match="recbole-prism brings .'gru4rec', 'prism', 'prism_sasrec', 'sasrec'."):
         find_space("prizm")
 
 

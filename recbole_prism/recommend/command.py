@@ -43,7 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--new-items",
         nargs="+",
         metavar="MODALITY=FILE",
-        help="feature files of items unknown at training time, which then can be recommended (score_items: content)",
+        help="feature files of items unknown at training time, which then can be recommended",
+    )
+    parser.add_argument(
+        "--new-item-spread",
+        type=float,
+        metavar="S",
+        help="0 to 1: how easily new items come before known ones (0: their embeddings are as predicted)",
     )
     parser.add_argument("--output", "-o", metavar="FILE", help="write a .csv or .parquet file instead of printing")
     parser.add_argument("--format", choices=["text", "csv", "json"], default="text", help="what is printed (text)")
@@ -58,8 +64,10 @@ def main(arguments: argparse.Namespace) -> int:
         raise PRISMError(f"{output}: unknown kind of table; known: {', '.join(sorted(WRITERS))}")
     recommender = load_recommender(arguments)
     new_items = dict(_assignment(text) for text in arguments.new_items or ())
+    if arguments.new_item_spread is not None and not new_items:
+        raise PRISMError("--new-item-spread: no new items are named; add --new-items MODALITY=FILE")
     if new_items:
-        recommender = recommender.with_new_items(new_items)
+        recommender = recommender.with_new_items(new_items, arguments.new_item_spread or 0.0)
     only = None if arguments.only is None else read_tokens(arguments.only)
     options = {"k": arguments.k, "seen": arguments.seen, "only": only, "exclude": read_tokens(arguments.exclude)}
     if arguments.sequence:

@@ -25,13 +25,16 @@ PENALTIES = tuple(10.0**n for n in range(-2, 7))  # features have a length of fe
 FITTED = 50_000  # known items to learn the map from, drawn at random where there are more
 
 
-def with_new_items(loaded: Loaded, files: Mapping[str, str | Path]) -> Loaded:
+def with_new_items(loaded: Loaded, files: Mapping[str, str | Path], spread: float = 0.0) -> Loaded:
     """The same model with the items of feature files {modality: path} that it does not know appended to its catalogue.
 
-    They can be recommended and stand in histories. An item may lack a modality. Raises PRISMError if the model has no
-    features or no item embeddings to rank by, or if a file is of an unknown modality, of another size, or has no new
-    item.
+    They can be recommended and stand in histories. An item may lack a modality. ``spread``: how far from their mean the
+    predicted embeddings lie, from 0, as predicted, to 1, as far as those of known items (``predict_rows``). Raises
+    PRISMError if the model has no features or no item embeddings to rank by, or if a file is of an unknown modality, of
+    another size, or has no new item.
     """
+    if not 0 <= spread <= 1:
+        raise PRISMError(f"spread: {spread} is not allowed; must be a number from 0 to 1")
     if loaded.name not in MODELS:
         raise PRISMError(
             f"{loaded.source}: {loaded.name} knows items by their ids alone, so it cannot rank items that it was not "
@@ -53,7 +56,7 @@ def with_new_items(loaded: Loaded, files: Mapping[str, str | Path]) -> Loaded:
         loaded.name,
         loaded.settings,
         [*tokens, *new],
-        _grown_state(model, features, len(tokens)),
+        _grown_state(model, features, len(tokens), spread),
         n_users=loaded.n_users,
         features=features,
         device=str(model.device),
@@ -92,22 +95,25 @@ def _appended(aligned: Aligned, contents: FeatureFile | None, new: list[str], sc
     )
 
 
-def _grown_state(model: torch.nn.Module, features: Mapping[str, Aligned], n_items: int) -> dict[str, torch.Tensor]:
+def _grown_state(
+    model: torch.nn.Module, features: Mapping[str, Aligned], n_items: int, spread: float
+) -> dict[str, torch.Tensor]:
     """Weights with predicted rows for the new items between the ``n_items`` and a mask token, if there is one."""
     state = dict(model.state_dict())
     for key in ("item_embedding.weight", "output_bias"):
         if key in state:
             old = state[key]
-            rows = predict_rows(features, old[:n_items].cpu().numpy())
+            rows = predict_rows(features, old[:n_items].cpu().numpy(), spread)
             state[key] = torch.cat([old[:n_items], torch.from_numpy(rows).to(old), old[n_items:]])
     return state
 
 
-def predict_rows(features: Mapping[str, Aligned], known: np.ndarray) -> np.ndarray:
+def predict_rows(features: Mapping[str, Aligned], known: np.ndarray, spread: float = 0.0) -> np.ndarray:
     """Rows [C, ...] of items that follow the known ones in ``features``; known [N, ...], padding first.
 
     Ridge regression on the features and on which of them an item has. The penalty is that of the least error on a fifth
-    of the known items, left out.
+    of the known items, left out. Predictions lie nearer to their mean than what they predict, on those left out by a
+    factor c; their distance from it is multiplied by c to the power of ``spread``.
     """
     n_items = len(known)
     inputs = [part for each in features.values() for part in (each.features, each.covered[:, None])]
@@ -115,10 +121,13 @@ def predict_rows(features: Mapping[str, Aligned], known: np.ndarray) -> np.ndarr
     fitted = 1 + np.random.default_rng(0).permutation(n_items - 1)[:FITTED]
     x, y = inputs[fitted], known.reshape(n_items, -1)[fitted].astype(np.float64)
     left_out = max(1, len(fitted) // 5)
-    candidates = _ridge(x[left_out:], y[left_out:], PENALTIES)
-    errors = [((predict(x[:left_out]) - y[:left_out]) ** 2).sum() for predict in candidates]
-    (predict,) = _ridge(x, y, [PENALTIES[int(np.argmin(errors))]])
-    return predict(inputs[n_items:]).reshape(-1, *known.shape[1:])
+    candidates = [predict(x[:left_out]) for predict in _ridge(x[left_out:], y[left_out:], PENALTIES)]
+    best = int(np.argmin([((rows - y[:left_out]) ** 2).sum() for rows in candidates]))
+    mean = y.mean(0)
+    (predict,) = _ridge(x, y, [PENALTIES[best]])
+    shrunk = np.linalg.norm(y[:left_out] - mean) / max(np.linalg.norm(candidates[best] - mean), 1e-12)
+    rows = mean + (predict(inputs[n_items:]) - mean) * shrunk**spread
+    return rows.reshape(-1, *known.shape[1:])
 
 
 def _ridge(x: np.ndarray, y: np.ndarray, penalties: Sequence[float]) -> list[Callable[[np.ndarray], np.ndarray]]:

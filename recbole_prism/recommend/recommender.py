@@ -51,11 +51,14 @@ class Recommender:
         """From a checkpoint (``data_path``, ``title_field``, ``device``) or a bundle (``device``)."""
         return cls(load(path, **options))
 
-    def with_new_items(self, files: Mapping[str, str | Path]) -> Recommender:
-        """The same over a catalogue with the unknown items of feature files {modality: path} added."""
+    def with_new_items(self, files: Mapping[str, str | Path], spread: float = 0.0) -> Recommender:
+        """The same over a catalogue with the unknown items of feature files {modality: path} added.
+
+        ``spread`` from 0 to 1: how easily they come before known ones (``newitems.with_new_items``).
+        """
         from recbole_prism.recommend.newitems import with_new_items
 
-        return Recommender(with_new_items(self.loaded, files))
+        return Recommender(with_new_items(self.loaded, files, spread))
 
     # -- answers -----------------------------------------------------------------------------------------------------
 

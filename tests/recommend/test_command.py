@@ -68,7 +68,7 @@ def test_tokens_from_files_and_new_items(run, trained, tmp_path, new_items):
     new = [f"{name}={file}" for name, file in new_items.items()]
     code, out, err = run(
         "recommend", checkpoint, "--user", f"@{tmp_path / 'users.txt'}", "-k", 2, "--format", "csv",
-        "--only", f"@{tmp_path / 'only.txt'}", "--exclude", "i4", "--new-items", *new,
+        "--only", f"@{tmp_path / 'only.txt'}", "--exclude", "i4", "--new-items", *new, "--new-item-spread", 0.5,
     )  # fmt: skip
     assert code == 0, err
     rows = list(csv.DictReader(out.splitlines()))
@@ -98,6 +98,7 @@ def test_export_then_recommend_from_the_bundle(run, trained, tmp_path):
         (["--user", "@nowhere.txt"], "nowhere.txt: cannot be read"),
         (["--user", "u1", "-o", "a.xlsx"], "a.xlsx: unknown kind of table; known: .csv, .parquet"),
         (["--user", "u1", "--new-items", "text"], "'text': not understood; new items are named as MODALITY=FILE"),
+        (["--user", "u1", "--new-item-spread", "1"], "--new-item-spread: no new items are named"),
         (["--user", "u1", "--title-field", "titel"], "no field 'titel'"),
         (["--user", "u1", "--data-path", "nowhere"], "say where the dataset is with --data-path"),
     ],

@@ -51,6 +51,32 @@ def test_a_map_is_learned_from_some_of_many_items(monkeypatch):
     np.testing.assert_allclose(found, known[150:], atol=0.02)
 
 
+def test_spread_takes_predictions_as_far_from_the_mean_as_what_they_predict():
+    """Features that tell a part of the embeddings, the rest being noise: the least error lies near the mean."""
+    rng = np.random.default_rng(0)
+    features = Aligned(rng.normal(size=(1500, 4)).astype(np.float32), np.ones(1500, dtype=bool), "")
+    embeddings = features.features @ rng.normal(size=(4, 3)) + 4 * rng.normal(size=(1500, 3)) + [5, 0, 0]
+    predicted, middle, far = (newitems.predict_rows({"text": features}, embeddings[:1000], s) for s in (0, 0.5, 1))
+    mean = embeddings[1:1000].mean(0)
+    distances = [np.linalg.norm(rows - mean) for rows in (predicted, middle, far)]
+    assert distances[2] == pytest.approx(np.linalg.norm(embeddings[1000:] - mean), rel=0.15)
+    assert distances[0] < 0.6 * distances[2] and distances[1] ** 2 == pytest.approx(distances[0] * distances[2])
+    np.testing.assert_allclose((far - mean) / distances[2], (predicted - mean) / distances[0])
+
+
+def test_spread_reaches_the_table(recommender, new_items):
+    n_known = len(recommender.catalogue.tokens)
+    tables = [
+        recommender.with_new_items(new_items, spread).loaded.model.item_embedding._parameters["weight"].detach()
+        for spread in (0, 0.5)
+    ]
+    assert torch.equal(tables[0][:n_known], tables[1][:n_known])
+    distances = [(table[n_known : n_known + 2] - table[1:n_known].mean(0)).norm() for table in tables]
+    assert distances[1] > 1.05 * distances[0]
+    with pytest.raises(PRISMError, match="spread: 1.5 is not allowed; must be a number from 0 to 1"):
+        recommender.with_new_items(new_items, 1.5)
+
+
 def test_new_items_can_stand_in_a_history_and_be_alone_in_the_choice(recommender, new_items):
     grown = recommender.with_new_items(new_items)
     assert [item.item for item in grown.for_sequence(["i1", "new1"], 1, only=["new1", "new2"])] == ["new2"]
