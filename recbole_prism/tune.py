@@ -15,10 +15,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from recbole_prism.command import model_and_dataset
 from recbole_prism.errors import PRISMError
+from recbole_prism.tune_best import best_trial, confirm, finished_trials, study_text, write_best
 from recbole_prism.tune_space import Parameter, find_space, read_space
 
 if TYPE_CHECKING:
@@ -40,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--startup", type=int, default=5, help="whole trials before the first is stopped (5)")
     parser.add_argument("--warmup", type=int, default=20, help="epochs before a trial may be stopped (20)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampler; trials train with RecBole's seed (0)")
+    parser.add_argument("--confirm", type=int, default=0, metavar="N", help="train the N best on more seeds (0)")
+    parser.add_argument("--seeds", type=int, default=5, help="of each of these, that of the search among them (5)")
     parser.add_argument("--config-files", nargs="+", metavar="YAML", default=[], help="settings of every trial")
     parser.add_argument("--set", nargs="+", metavar="KEY=VALUE", default=[], help="more of them: --set epochs=50")
     parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
@@ -54,7 +55,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise PRISMError("tune needs optuna; pip install optuna") from error
     from recbole_prism.run import check_model
 
-    for name, least in {"trials": 1, "jobs": 1, "startup": 0, "warmup": 0}.items():
+    for name, least in {"trials": 1, "jobs": 1, "startup": 0, "warmup": 0, "confirm": 0, "seeds": 1}.items():
         if getattr(arguments, name) < least:
             raise PRISMError(f"--{name}: {getattr(arguments, name)} is not allowed; must be at least {least}")
     settings = given_settings(arguments)
@@ -65,6 +66,8 @@ def main(arguments: argparse.Namespace) -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = Path(arguments.output or Path("tuned") / f"{arguments.model}-{arguments.dataset}")
     if arguments.ray:
+        if arguments.confirm:
+            raise PRISMError("--confirm: goes with a search on this machine, not with --ray")
         from recbole_prism.tune_ray import search
 
         return search(arguments, folder, space, settings)
@@ -84,8 +87,10 @@ def main(arguments: argparse.Namespace) -> int:
                 process.wait()
     if progress:
         progress.show()
-        write_best(study, folder, space, {"model": arguments.model, "dataset": arguments.dataset, **settings})
-        print(study_text(study, folder, space))
+        confirmed = confirm(arguments, study, space, settings)
+        best = best_trial(study, folder, confirmed)
+        write_best(best, study, folder, space, {"model": arguments.model, "dataset": arguments.dataset, **settings})
+        print(study_text(best, study, folder, space))
     return 0
 
 
@@ -225,7 +230,7 @@ def _work(arguments, study: Study, space: list[Parameter], settings: dict, progr
 
 def _drawn_before(study: Study, trial: Trial):
     """A finished trial that drew the same values, if any: this one would end as it did, since all have one seed."""
-    return next((each for each in _finished(study) if each.params == trial.params), None)
+    return next((each for each in finished_trials(study) if each.params == trial.params), None)
 
 
 def _awaited(study: Study) -> bool:
@@ -251,31 +256,3 @@ def _count(study: Study) -> int:
     """Trials that are done or under way; one that died with its process does not count."""
     states = [(trial.state.name, trial.user_attrs) for trial in study.get_trials(deepcopy=False)]
     return sum(state in ("COMPLETE", "PRUNED", "RUNNING") or "error" in attrs for state, attrs in states)
-
-
-def write_best(study: Study, folder: Path, space: list[Parameter], settings: dict) -> None:
-    """``best.yaml``: model, dataset, the settings of all trials and what the best drew, for ``--config_files``."""
-    from recbole_prism.features import write_atomically
-
-    finished = _finished(study)
-    if not finished:
-        raise PRISMError(f"{folder}: no trial was finished, so there is no best one")
-    best = study.best_trial
-    head = f"# trial {best.number} of {len(study.trials)}: validation {best.value:.6f}\n"
-    values = {**settings, **{parameter.name: parameter.recall(best.params[parameter.name]) for parameter in space}}
-    write_atomically(folder / "best.yaml", (head + yaml.safe_dump(values, sort_keys=False)).encode())
-
-
-def _finished(study: Study) -> list:
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
-
-
-def study_text(study: Study, folder: Path, space: list[Parameter]) -> str:
-    """The best trial, and how many there were of which kind."""
-    states = [trial.state.name.lower() for trial in study.get_trials(deepcopy=False)]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
-    best = study.best_trial
-    lines = [f"\n{len(states)} trials: {counts}", f"best: trial {best.number}, validation {best.value:.5f}"]
-    lines += [f"  {parameter.name}: {parameter.recall(best.params[parameter.name])}" for parameter in space]
-    lines += ["  " + "  ".join(f"{name} {value:.4f}" for name, value in best.user_attrs["valid"].items())]
-    return "\n".join([*lines, f"written to {folder / 'best.yaml'}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from recbole_prism.errors import PRISMError
@@ -52,8 +53,26 @@ def run_trial(study: Study, trial: Trial, model: str, dataset: str, settings: di
         raise TrialFailed(message) from error
 
 
-def train_trial(trial: Trial, model_name: str, dataset: str, settings: dict) -> float:
+def train_trial(trial: Trial, model: str, dataset: str, settings: dict) -> float:
     import optuna
+
+    def report(epoch: int, score: float) -> None:
+        trial.report(score, epoch)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    score, result = train(model, dataset, settings, report)
+    trial.set_user_attr("valid", {name: float(value) for name, value in result.items()})
+    return score
+
+
+def train(
+    model_name: str, dataset: str, settings: dict, report: Callable[[int, float], None] | None = None
+) -> tuple[float, dict]:
+    """Best validation score and metrics of one training run; ``report`` gets each epoch and its score.
+
+    Raises PRISMError if there is no score.
+    """
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_seed
 
@@ -67,16 +86,9 @@ def train_trial(trial: Trial, model_name: str, dataset: str, settings: dict) -> 
         init_seed(config["seed"], config["reproducibility"])
         model = get_model(config["model"])(config, loaders[0]._dataset).to(config["device"])
         trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
-
-        def report(epoch: int, score: float) -> None:
-            trial.report(score, epoch)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-
         score, result = trainer.fit(
             loaders[0], loaders[1], verbose=False, saved=False, show_progress=False, callback_fn=report
         )
     if sign * score == float("-inf") or result is None:
         raise PRISMError("no validation score; tune needs a validation part and eval_step of at least 1")
-    trial.set_user_attr("valid", {name: float(value) for name, value in result.items()})
-    return float(score)
+    return float(score), result

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from recbole_prism import PRISMError
 from recbole_prism.__main__ import main
 from recbole_prism.config import known_keys
+from recbole_prism.tune_best import best_trial
 from recbole_prism.tune_space import find_space, read_space
 
 SPACE = """\
@@ -54,6 +55,45 @@ def test_a_study_writes_its_best(arguments, study, tmp_path, capsys):
     again = Config(model="PRISM_GRU4Rec", dataset="tiny", config_file_list=[str(tmp_path / "study" / "best.yaml")])
     assert again["fusion_dropout"] == best["fusion_dropout"]
     assert (best["model"], best["dataset"]) == ("PRISM_GRU4Rec", "tiny")
+
+
+def test_the_best_are_confirmed_on_more_seeds(arguments, study, tmp_path, monkeypatch, capsys):
+    assert main(arguments("--confirm=2", "--seeds=3")) == 0
+    out = capsys.readouterr().out
+    scores = {name: score for name, score in study().user_attrs.items() if " seed " in name}
+    best, second = sorted(study().trials, key=lambda trial: -trial.value)[:2]
+    first = 2020  # RecBole's, where none is set
+    names = [f"trial {trial.number} seed {first + n}" for trial in (best, second) for n in (1, 2)]
+    assert sorted(scores) == sorted(names)
+    means = [
+        sum([trial.value, *(scores[f"trial {trial.number} seed {first + n}"] for n in (1, 2))]) / 3
+        for trial in (best, second)
+    ]
+    assert all(f"mean {mean:.5f} of " in out for mean in means)
+    chosen = best if means[0] >= means[1] else second
+    assert f"best: trial {chosen.number}, " in out
+
+    def train_again(*arguments):
+        raise AssertionError("was trained already")
+
+    monkeypatch.setattr("recbole_prism.tune_trial.train", train_again)  # the same command trains nothing again
+    assert main(arguments("--confirm=2", "--seeds=3")) == 0
+    assert f"best: trial {chosen.number}, " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("direction", "best"), [("maximize", 1), ("minimize", 0)])
+def test_the_best_mean_is_taken_where_some_were_confirmed(tmp_path, direction, best):
+    found = optuna.create_study(direction=direction)
+    for value in (0.5, 0.4, 0.45):
+        found.add_trial(optuna.trial.create_trial(value=value))
+    confirmed = {0: [0.5, 0.1], 1: [0.4, 0.4], 2: [0.45, 0.2]}
+    assert best_trial(found, tmp_path, confirmed).number == best
+    assert best_trial(found, tmp_path, {}).number == (0 if direction == "maximize" else 1)
+
+
+def test_a_search_elsewhere_is_not_confirmed(arguments, capsys):
+    assert main(arguments("--confirm=2", "--ray")) == 1
+    assert "--confirm: goes with a search on this machine" in capsys.readouterr().err
 
 
 def test_the_best_is_trained_and_searched_further_by_its_file(arguments, tmp_path, monkeypatch, capsys):
