@@ -7,8 +7,8 @@ A share of the items is drawn and every interaction of them taken out; the model
 the drawn items by ``with_new_items``. Asked are the users whose last item is one of them and who have three others
 before. Recall@10 is that among the new items (by chance: 10 over their number, which is also what a model without
 features reaches) and among all items; the control gets the features of the new items shuffled among them. ``--spread``
-is that of ``recommend --new-item-spread``; what it costs is the NDCG@10 of users whose last item is a known one (in the
-column of spread 0 the new items hardly come before any), and what it gives the new items, their share of the first ten.
+is that of ``recommend --new-item-spread``. What it costs is seen in the NDCG@10 of users whose last item is a known one
+(with 0 new items hardly come before any), what it gives in the share that new items have of the first ten there.
 The last lines test the differences of Recall@10 as ``compare`` does, for each spread.
 """
 
