@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def confirm(arguments, study: Study, space: list[Parameter], settings: dict) -> dict[int, list[float]]:
     """Validation of the ``--confirm`` best trials on ``--seeds`` seeds, from that of the search on: {number: scores}.
 
-    What is done is kept in the study, so that the same command goes on. Raises PRISMError where one cannot be trained.
+    What is done is kept in the study, so that the same command goes on, also after an error of training, which ends it.
     """
     from recbole_prism.tune_trial import make_config, train
 
