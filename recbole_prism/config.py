@@ -72,6 +72,10 @@ CHECKS: dict[str, Check] = {
     "projection_init": _number(0, open_low=True),
     "add_projections": BOOL,
     "score_items": _one_of("id", "content"),
+    "cosine_temperature": (
+        lambda value: value is None or _number(0, open_low=True)[0](value),
+        "a number above 0, or nothing",
+    ),
     "modality_dropout": RATE,
     "expert_loss_on": _one_of("representation", "prediction"),
     "expert_loss_samples": (

@@ -64,24 +64,37 @@ class InteractionExperts(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """Clean pass, Eq. 1. pooled [T, M, D] -> expert outputs [T, K, D]."""
         before_activation = self.first_layer(pooled)
-        return self.second_layer(before_activation, self.draw_kept(before_activation))
+        return self.second_layer(self.activate(before_activation, self.draw_kept(before_activation)))
 
     def first_layer(self, pooled: Tensor) -> Tensor:
         """Before the activation, all experts side by side: [T, M, D] -> [T, K H]."""
         return torch.addmm(self.bias_in, pooled.flatten(1), self.weight_in.flatten(0, 1))
 
-    def second_layer(self, before_activation: Tensor, kept: Tensor | None = None) -> Tensor:
-        """[..., T, K H] -> [..., T, K, D]; ``kept`` [T, K H] is a dropout mask, None: no dropout.
+    def activate(self, before_activation: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Hidden features a_k: [..., T, K H] -> the same; ``kept`` [T, K H] is a dropout mask, None: no dropout.
 
         At inference without gradients ``before_activation`` is overwritten.
         """
-        n_experts, hidden, hidden_size = self.weight_out.shape
         activated = F.gelu(before_activation) if self.training else gelu(before_activation)
-        if kept is not None:
-            activated = activated * kept
+        return activated if kept is None else activated * kept
+
+    def second_layer(self, activated: Tensor) -> Tensor:
+        """E_k = a_k W_k + b_k: [..., T, K H] -> [..., T, K, D]."""
+        n_experts, hidden, hidden_size = self.weight_out.shape
         by_expert = activated.view(-1, n_experts, hidden).transpose(0, 1)
         outputs = torch.baddbmm(self.bias_out, by_expert, self.weight_out).transpose(0, 1)
-        return outputs.reshape(*before_activation.shape[:-1], n_experts, hidden_size)
+        return outputs.reshape(*activated.shape[:-1], n_experts, hidden_size)
+
+    def mixed(self, weights: Tensor, activated: Tensor) -> Tensor:
+        """sum_k w_k E_k (Eq. 11) as one product of (w_k a_k), so that no E_k need exist: [T, K], [T, K H] -> [T, D]."""
+        weighted = (activated.unflatten(1, (weights.shape[1], -1)) * weights.unsqueeze(2)).flatten(1)
+        return torch.addmm(weights @ self.bias_out.flatten(0, 1), weighted, self.weight_out.flatten(0, 1))
+
+    def read_by(self, readers: Tensor) -> tuple[Tensor, Tensor]:
+        """A linear layer ``readers`` [R, K D] on all E_k side by side, as one on the a_k: weight [K H, R], bias [R]."""
+        n_experts, _, hidden_size = self.weight_out.shape
+        by_expert = readers.t().unflatten(0, (n_experts, hidden_size))
+        return torch.bmm(self.weight_out, by_expert).flatten(0, 1), readers @ self.bias_out.flatten()
 
     def draw_kept(self, before_activation: Tensor) -> Tensor | None:
         """Dropout mask [T, K H] of hidden features, scaled; None where nothing is dropped.
@@ -108,7 +121,7 @@ class InteractionExperts(nn.Module):
         clean = self.first_layer(pooled) if clean is None else clean
         change = self.draw_noise(pooled) - pooled
         before = torch.baddbmm(clean.expand(len(self.weight_in), -1, -1), change.transpose(0, 1), self.weight_in)
-        return self.second_layer(before, kept)
+        return self.second_layer(self.activate(before, kept))
 
     @staticmethod
     def variants(full: Tensor, without: Tensor) -> Tensor:

@@ -32,12 +32,25 @@ class Gate(nn.Module):
         self.output = nn.Linear(hidden_size, n_experts)
         self.temperature = temperature
 
-    def forward(self, outputs: Tensor, pooled_id: Tensor, available: Tensor | None = None) -> Tensor:
-        """outputs [T, K, D], pooled_id [T, D], available [T, K] -> weights [T, K] that sum to one."""
-        of_outputs, of_id = self.hidden.weight.tensor_split([outputs[0].numel()], dim=1)  # spares a copy of all inputs
-        hidden = torch.addmm(F.linear(outputs.flatten(1), of_outputs, self.hidden.bias), pooled_id, of_id.t())
-        scores = self.output(self.dropout(gelu(hidden)))
+    def forward(self, read: Tensor, pooled_id: Tensor, available: Tensor | None = None) -> Tensor:
+        """read [T, hidden] (methods below), pooled_id [T, D], available [T, K] -> weights [T, K] that sum to one."""
+        of_id = self.hidden.weight[:, -pooled_id.shape[1] :]
+        scores = self.output(self.dropout(gelu(torch.addmm(read, pooled_id, of_id.t()))))
         return masked_softmax(scores / self.temperature, available)
+
+    def read(self, outputs: Tensor) -> Tensor:
+        """What the first layer makes of expert outputs [T, K, D]; apart from the id pool, which spares a copy."""
+        return F.linear(outputs.flatten(1), self.hidden.weight[:, : outputs[0].numel()], self.hidden.bias)
+
+    def read_experts(self, experts: InteractionExperts, activated: Tensor, on: Tensor | None = None) -> Tensor:
+        """The same of outputs that need not exist: the experts' second layers become part of the gate's first.
+
+        activated [T, K H] as of ``InteractionExperts.activate``; on [K]: experts that are not switched off.
+        """
+        n_experts, _, hidden_size = experts.weight_out.shape
+        readers = self.hidden.weight[:, : n_experts * hidden_size]
+        weight, bias = experts.read_by(readers if on is None else readers * on.repeat_interleave(hidden_size))
+        return torch.addmm(self.hidden.bias + bias, activated, weight)
 
 
 class PRISMFusion(nn.Module):
@@ -67,23 +80,20 @@ class PRISMFusion(nn.Module):
     ) -> Fused:
         clean = self.experts.first_layer(pooled)
         kept = self.experts.draw_kept(clean)
-        outputs = self.experts.second_layer(clean, kept)
-        if self.experts_on is None:
-            weights = self.gate(outputs, pooled_id)
-        else:
-            outputs = outputs * self.experts_on.unsqueeze(-1)
-            weights = self.gate(outputs, pooled_id, self.experts_on.expand(len(outputs), -1))
-        vector = mix(weights, outputs)  # Eq. 11
+        activated = self.experts.activate(clean, kept)
+        available = None if self.experts_on is None else self.experts_on.expand(len(activated), -1)
+        weights = self.gate(self.gate.read_experts(self.experts, activated, self.experts_on), pooled_id, available)
+        vector = self.experts.mixed(weights, activated)  # Eq. 11
         if not self.training or not any(self.loss_weights.values()):
             return Fused(vector, {}, weights)
         if self.compares_predictions:
-            return Fused(
-                vector, {}, weights, self.experts.variants(outputs, self.experts.perturbed(pooled, clean, kept))
-            )
+            without = self.experts.perturbed(pooled, clean, kept)
+            return Fused(vector, {}, weights, self.experts.variants(self.experts.second_layer(activated), without))
         select = self.sample(len(pooled) if select is None else len(select), pooled.device, select)
         if select is not None:
-            pooled, outputs, clean = pooled[select], outputs[select], clean[select]
+            pooled, clean, activated = pooled[select], clean[select], activated[select]
             kept = kept if kept is None else kept[select]
+        outputs = self.experts.second_layer(activated)
         losses = self.experts.losses(outputs, self.experts.perturbed(pooled, clean, kept))
         return Fused(vector, self.weigh(losses), weights)
 
@@ -152,7 +162,7 @@ class ResidualPRISMFusion(nn.Module):
         available = None if self.experts_on is None else self.experts_on.expand(len(outputs), -1)
         if available is not None:
             outputs = outputs * available.unsqueeze(-1)
-        weights = self.gate(torch.cat([single, joint]).transpose(0, 1), pooled_id, available)
+        weights = self.gate(self.gate.read(torch.cat([single, joint]).transpose(0, 1)), pooled_id, available)
         vector = mix(weights, outputs)
         if not self.training:
             return Fused(vector, {}, weights)
@@ -237,7 +247,7 @@ class GateFusion(nn.Module):
         self.gate = build_gate(config, len(modalities), hidden_size)
 
     def forward(self, pooled, pooled_id, select=None, context=None) -> Fused:
-        weights = self.gate(pooled, pooled_id, None if context is None else context.available)
+        weights = self.gate(self.gate.read(pooled), pooled_id, None if context is None else context.available)
         return Fused(mix(weights, pooled), {}, weights)
 
 

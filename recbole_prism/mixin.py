@@ -8,12 +8,12 @@ positions, M modalities, D hidden size, N items.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_prism.candidates import scaled_states, score_content, score_cosine
 from recbole_prism.errors import PRISMError
 from recbole_prism.fused import Context
 from recbole_prism.fusion import build_fusion
@@ -34,6 +34,7 @@ class PRISMMixin:
         self.fusion_scope = config["fusion_scope"]
         self.add_projections = config["add_projections"]
         self.score_items = config["score_items"]
+        self.cosine_temperature: float | None = None
         self.modalities = Modalities(config, dataset, hidden_size, self.item_embedding.num_embeddings)
         self.fusion = build_fusion(config, self.modalities.names, hidden_size)
         self.n_contents = dataset.item_num
@@ -49,7 +50,9 @@ class PRISMMixin:
         share = config["target_smoothing"]
         self.smoothing = TargetSmoothing(self.modalities, share, config["smoothing_neighbours"]) if share else None
         if self.score_items == "content":
-            _score_content(self.item_embedding, self._content)
+            score_content(self.item_embedding, self._content)
+        if config["cosine_temperature"]:
+            score_cosine(self, config["cosine_temperature"])
         use_fast_kernels(self)
         compile_fusion(self.fusion, config["torch_compile"])
 
@@ -65,7 +68,7 @@ class PRISMMixin:
         if self._variants is not None:
             variants, self._variants = self._variants, None
             self.expert_losses.append(prediction_losses(self, variants, self._present, super().forward, args, kwargs))
-        return output
+        return scaled_states(self, output) if self.cosine_temperature else output
 
     def calculate_loss(self, interaction) -> tuple[Tensor, ...]:
         """Eq. 12: the backbone's loss, then each expert loss times its lambda; ``loss_names`` tells which is which."""
@@ -222,27 +225,6 @@ class PRISMMixin:
 
     def _content(self) -> Tensor:
         return self.project_table()[0].sum(1)
-
-
-class ContentEmbedding(nn.Embedding):
-    """An item table whose rows, where candidates are scored, are e_id(i) + c * sum_m p_m(i) (``score_items: content``).
-
-    ``content_scale`` c [D] is learned and starts at 0: projections move much faster than embeddings, and what they
-    tell of candidates has to be of use before it counts. Lookups in the backbone's ``forward`` are of the plain table.
-    """
-
-    scoring = True
-
-    @property
-    def weight(self) -> Tensor:
-        table = self._parameters["weight"]
-        return table + (self.content() * self.content_scale).to(table.dtype) if self.scoring else table
-
-
-def _score_content(embedding: nn.Embedding, content: Callable[[], Tensor]) -> None:
-    embedding.__class__ = ContentEmbedding
-    embedding.content = content
-    embedding.content_scale = nn.Parameter(torch.zeros(embedding.embedding_dim))
 
 
 def prefix_sum(x: Tensor) -> Tensor:

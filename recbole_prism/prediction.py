@@ -11,18 +11,18 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from recbole_prism.candidates import plain_rows
+
 
 @contextmanager
 def hooked(item_embedding: nn.Embedding, hook: Callable) -> Iterator[None]:
     """While in force, ``hook`` changes what the table returns, and lookups see the plain rows of the table."""
     handle = item_embedding.register_forward_hook(hook)
-    scoring = getattr(item_embedding, "scoring", None)
-    item_embedding.scoring = False
     try:
-        yield
+        with plain_rows(item_embedding):
+            yield
     finally:
         handle.remove()
-        item_embedding.scoring = scoring
 
 
 def prediction_losses(

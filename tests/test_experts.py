@@ -105,8 +105,8 @@ def test_clean_and_perturbed_passes_drop_the_same_hidden_features(monkeypatch):
     monkeypatch.setattr(experts, "draw_noise", lambda pooled: pooled)  # replaces a modality by itself
     clean = experts.first_layer(pooled)
     kept = experts.draw_kept(clean)
-    full = experts.second_layer(clean, kept)
+    full = experts.second_layer(experts.activate(clean, kept))
     assert sorted(set(kept.flatten().tolist())) == [0.0, 2.0]
     torch.testing.assert_close(experts.perturbed(pooled, clean, kept), full.expand(2, -1, -1, -1))
-    assert not torch.equal(experts.second_layer(clean, experts.draw_kept(clean)), full)
+    assert not torch.equal(experts.second_layer(experts.activate(clean, experts.draw_kept(clean))), full)
     assert experts.eval().draw_kept(clean) is None

@@ -36,7 +36,11 @@ SETTINGS = {
 
 def make(modalities=("image", "text"), **overrides) -> PRISMFusion:
     torch.manual_seed(0)
-    return build_fusion({**SETTINGS, **overrides}, list(modalities), D).double()
+    fusion = build_fusion({**SETTINGS, **overrides}, list(modalities), D).double()
+    for name, parameter in fusion.named_parameters():
+        if name == "experts.bias_out":  # which starts at zero
+            torch.nn.init.normal_(parameter)
+    return fusion
 
 
 def histories(n=6, n_modalities=2):
@@ -51,7 +55,7 @@ def test_gate_by_hand():
         gate.hidden.bias.zero_()
         gate.output.weight.copy_(torch.tensor([[1.0], [0.0]]))
         gate.output.bias.copy_(torch.tensor([0.0, 0.25]))
-    weights = gate(torch.tensor([[[0.1], [0.2]]], dtype=torch.float64), torch.tensor([[0.3]], dtype=torch.float64))
+    weights = gate(gate.read(torch.tensor([[[0.1], [0.2]]]).double()), torch.tensor([[0.3]], dtype=torch.float64))
     x = 0.1 + 0.4 + 0.9
     gelu = x * 0.5 * (1 + math.erf(x / math.sqrt(2)))
     first, second = math.exp(gelu / 0.5), math.exp(0.25 / 0.5)
@@ -66,6 +70,15 @@ def test_fused_vector_is_the_weighted_sum_of_expert_outputs(modalities):
     by_hand = sum(fused.weights[:, k, None] * fusion.experts(pooled)[:, k] for k in range(len(fusion.names)))
     torch.testing.assert_close(fused.vector, by_hand)
     torch.testing.assert_close(fused.weights.sum(1), torch.ones(6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("off", [[], ["redundancy"], ["unique_image", "synergy"]])
+def test_gate_reads_experts_through_their_second_layers(off):
+    fusion, (pooled, ids) = make(experts_off=off), histories()
+    on = torch.tensor([name not in off for name in fusion.names])
+    outputs = fusion.experts(pooled) * on.unsqueeze(1)
+    weights = fusion.gate(fusion.gate.read(outputs), ids, on.expand(6, -1))
+    torch.testing.assert_close(fusion(pooled, ids).weights, weights)
 
 
 @pytest.mark.parametrize("k", range(4))

@@ -8,12 +8,15 @@ hidden size, H heads; G windows of a length group, L its length.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_prism.candidates import scaled_states
 from recbole_prism.training.packing import Group, PackedBatch, join
 
 MASKED = -10000.0  # RecBole's attention mask
@@ -24,7 +27,7 @@ def item_inputs(model: nn.Module, batch: PackedBatch) -> Tensor:
     if hasattr(model, "packed_inputs"):
         return model.packed_inputs(batch)
     table = model.item_embedding
-    return F.embedding(batch.items, table.weight, padding_idx=table.padding_idx)
+    return F.embedding(batch.items, table._parameters["weight"], padding_idx=table.padding_idx)
 
 
 def encode_sasrec(model: nn.Module, batch: PackedBatch) -> Tensor:
@@ -155,10 +158,15 @@ def encode_fdsa(model: nn.Module, batch: PackedBatch) -> Tensor:
     return model.dropout(model.LayerNorm(model.concat_layer(torch.cat(states, dim=1))))
 
 
+def _scaled(encode: Callable[[nn.Module, PackedBatch], Tensor]) -> Callable[[nn.Module, PackedBatch], Tensor]:
+    """An encoder whose states candidates can be scored with."""
+    return functools.wraps(encode)(lambda model, batch: scaled_states(model, encode(model, batch)))
+
+
 PACKED = {
-    "SASRec": encode_sasrec,
-    "GRU4Rec": encode_gru4rec,
-    "SASRecF": encode_sasrecf,
-    "GRU4RecF": encode_gru4recf,
-    "FDSA": encode_fdsa,
+    "SASRec": _scaled(encode_sasrec),
+    "GRU4Rec": _scaled(encode_gru4rec),
+    "SASRecF": _scaled(encode_sasrecf),
+    "GRU4RecF": _scaled(encode_gru4recf),
+    "FDSA": _scaled(encode_fdsa),
 }

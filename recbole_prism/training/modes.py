@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import getLogger
 
+from recbole_prism.candidates import score_cosine, with_cosine
 from recbole_prism.errors import PRISMError
 
 CAUSAL = ("SASRec", "GRU4Rec", "SASRecF", "GRU4RecF", "FDSA")  # backbones with an encoder in ``encoders.PACKED``
@@ -13,7 +15,7 @@ MASKED = "BERT4Rec"  # has rows, but loss and encoder are ours (``masked.py``)
 PLAIN = (*CAUSAL, MASKED)  # of RecBole's own, those that train as ours do if their config has ``training_mode``
 COMPARES = "expert_loss_on: prediction compares predictions for several variants of a row"
 # Keys of ours that RecBole's own backbones have as well
-KEYS = ("window_stride", "window_offset", "num_negatives", "negative_distribution", "ema_decay")
+KEYS = ("window_stride", "window_offset", "num_negatives", "negative_distribution", "ema_decay", "cosine_temperature")
 LOSSES = ("CE", "BPR", "sampled")
 SMOOTHING = 0.2  # target_smoothing of its own accord, where it is possible (docs/results.md)
 BOTH_SIDES = "attends to both sides of a position, so one pass cannot train every prefix of a sequence"
@@ -90,6 +92,8 @@ def resolve_training(values: dict, backbone: str) -> None:
         raise PRISMError(f"target_smoothing: needs loss_type: CE, is {values.get('loss_type')!r}")
     if values.get("target_smoothing") and not own_loss:
         raise PRISMError(f"target_smoothing is impossible here: {padded}; set it to 0")
+    if values.get("cosine_temperature") and backbone not in CAUSAL:
+        raise PRISMError(f"cosine_temperature is impossible with {backbone}; there it is for {', '.join(CAUSAL)}")
     values["sampled_softmax"] = values.get("loss_type") == "sampled"
     if values["sampled_softmax"]:
         if not own_loss:
@@ -155,6 +159,19 @@ def register_plain(name: str) -> None:
     """RecBole's own backbone gets our batches if its config says so, and is otherwise what it was."""
     import recbole.data.dataset as datasets
     import recbole.trainer as trainers
+    from recbole.utils import get_model
+
+    backbone = get_model(name)
+    initialize = backbone.__init__
+
+    @functools.wraps(initialize)
+    def __init__(self, config, dataset):
+        initialize(self, config, dataset)
+        if type(self) is backbone and config["training_mode"] and config["cosine_temperature"]:
+            self.__class__ = with_cosine(backbone)
+            score_cosine(self, config["cosine_temperature"])
+
+    backbone.__init__ = __init__
 
     def make_dataset(config):
         from recbole_prism.training.dataset import PrefixDataset

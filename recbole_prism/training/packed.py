@@ -17,6 +17,7 @@ from recbole_prism.training.kernels import use_fast_kernels
 from recbole_prism.training.losses import make_negative_sampler
 from recbole_prism.training.masked import MaskedBERT4Rec
 from recbole_prism.training.masking import use_fast_masking
+from recbole_prism.training.memory import keep_freed_memory
 from recbole_prism.training.modes import window_stride
 from recbole_prism.training.objective import packed_loss
 
@@ -29,6 +30,7 @@ class PackedMixin:
         if type(model) is BERT4Rec:  # RecBole's own, for training_mode: rows
             model.__class__ = MaskedBERT4Rec
         use_fast_kernels(model)
+        keep_freed_memory()
         self._sequences = self._negative_sampler = None
         self.encode = PACKED[backbone_of(config["model"])] if config["unpadded"] else None
 

@@ -44,6 +44,26 @@ def test_a_bundle_answers_as_its_checkpoint(trained, tmp_path, model, name):
         assert answers(there.for_sequence(["i1", "i2"])) == close(here.for_sequence(["i1", "i2"]))
 
 
+@pytest.mark.parametrize("name", ["SASRec", "PRISM_SASRec"])
+def test_cosines_are_those_of_recboles_evaluation(trained, tmp_path, name):
+    import torch
+    from recbole.quick_start import load_data_and_model
+
+    checkpoint = trained(name, cosine_temperature=0.2, training_mode="packed")
+    _, model, dataset, _, _, test = load_data_and_model(str(checkpoint))
+    rows = test.dataset.inter_feat
+    with torch.no_grad():
+        scores = model.eval().full_sort_predict(rows)
+    assert scores[:, 1:].abs().max() <= 5.001
+    recommender = Recommender.load(checkpoint)
+    bundle = Recommender.load(export_bundle(recommender.loaded, tmp_path / "bundle"))
+    for row in range(3):
+        items = dataset.id2token("item_id", rows["item_id_list"][row][: rows["item_length"][row]]).tolist()
+        best = scores[row, 1:].sort(descending=True).values[:5].tolist()
+        for one in (recommender, bundle):
+            assert [item.score for item in one.for_sequence(items, 5, seen="keep")] == pytest.approx(best, abs=1e-4)
+
+
 @pytest.mark.parametrize("missing", ["mean", "learned", "zero"])
 @pytest.mark.parametrize("scaling", ["unit", "none"])
 def test_missing_modalities_and_scalings_survive(trained, tmp_path, new_items, missing, scaling):

@@ -16,10 +16,12 @@ from tests.training.conftest import all_in_one_batch, assert_same_loss_and_gradi
 MODELS = ["SASRec", "GRU4Rec", "PRISM_SASRec", "PRISM_GRU4Rec"]
 
 
+@pytest.mark.parametrize("temperature", [None, 0.2])
 @pytest.mark.parametrize("name", MODELS)
-def test_packed_loss_and_gradients_equal_those_of_all_rows(exact_model, name):
+def test_packed_loss_and_gradients_equal_those_of_all_rows(exact_model, name, temperature):
     """User u0 has more items than MAX_ITEM_LIST_LENGTH; stride 1 keeps RecBole's rows for them."""
-    config, model, rows, prefixes = exact_model(name, train_neg_sample_args=None)
+    settings = {"cosine_temperature": temperature, "training_mode": "packed"} if temperature else {}
+    config, model, rows, prefixes = exact_model(name, train_neg_sample_args=None, **settings)
     lengths = rows.inter_feat["item_length"]
     assert lengths.max() == config["MAX_ITEM_LIST_LENGTH"] and (lengths == lengths.max()).sum() > 5
     batch = all_in_one_batch(prefixes, config["MAX_ITEM_LIST_LENGTH"], stride=1)
