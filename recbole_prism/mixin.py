@@ -68,7 +68,7 @@ class PRISMMixin:
         if self._variants is not None:
             variants, self._variants = self._variants, None
             self.expert_losses.append(prediction_losses(self, variants, self._present, super().forward, args, kwargs))
-        return scaled_states(self, output) if self.cosine_temperature else output
+        return scaled_states(self, output)
 
     def calculate_loss(self, interaction) -> tuple[Tensor, ...]:
         """Eq. 12: the backbone's loss, then each expert loss times its lambda; ``loss_names`` tells which is which."""

@@ -250,7 +250,7 @@ def test_bad_settings_are_found_before_a_trial(arguments, capsys, tmp_path):
     assert "settings are written as KEY=VALUE" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["prism", "sasrec", "gru4rec"])
+@pytest.mark.parametrize("name", ["prism", "sasrec", "gru4rec", "prism_sasrec"])
 def test_our_spaces_name_known_keys_and_recbole_reads_them(name):
     from recbole.trainer import HyperTuning
 
