@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from recbole_prism.candidates import scaled_states
 from recbole_prism.training.packing import Group, PackedBatch, join
+from recbole_prism.training.recurrence import recur
 
 MASKED = -10000.0  # RecBole's attention mask
 
@@ -118,12 +119,7 @@ def _mix(attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: 
 
 def encode_gru4rec(model: nn.Module, batch: PackedBatch) -> Tensor:
     """RecBole's GRU4Rec."""
-    return model.dense(batch.selected(_recur(model.gru_layers, model.emb_dropout(item_inputs(model, batch)), batch)))
-
-
-def _recur(layers: nn.GRU, x: Tensor, batch: PackedBatch) -> Tensor:
-    """[T, C] -> [T, H], on padded length groups; padding lies after what it could change."""
-    return join([group.unpad(layers(group.pad(x))[0]) for group in batch.groups])
+    return model.dense(batch.selected(recur(model.gru_layers, model.emb_dropout(item_inputs(model, batch)), batch)))
 
 
 def item_fields(model: nn.Module, batch: PackedBatch) -> Tensor:
@@ -140,8 +136,8 @@ def encode_sasrecf(model: nn.Module, batch: PackedBatch) -> Tensor:
 
 def encode_gru4recf(model: nn.Module, batch: PackedBatch) -> Tensor:
     """RecBole's GRU4RecF: a recurrence over items and one over their fields."""
-    items = _recur(model.item_gru_layers, model.dropout(item_inputs(model, batch)), batch)
-    fields = _recur(model.feature_gru_layers, item_fields(model, batch).flatten(1), batch)
+    items = recur(model.item_gru_layers, model.dropout(item_inputs(model, batch)), batch)
+    fields = recur(model.feature_gru_layers, item_fields(model, batch).flatten(1), batch)
     return model.dense_layer(batch.selected(torch.cat([items, fields], dim=1)))
 
 
