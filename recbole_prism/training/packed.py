@@ -30,7 +30,7 @@ class PackedMixin:
         if type(model) is BERT4Rec:  # RecBole's own, for training_mode: rows
             model.__class__ = MaskedBERT4Rec
         use_fast_kernels(model)
-        keep_freed_memory()
+        keep_freed_memory(self.optimizer)
         self._sequences = self._negative_sampler = None
         self.encode = PACKED[backbone_of(config["model"])] if config["unpadded"] else None
 
