@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -55,7 +56,7 @@ def run_jobs(jobs: Iterable[Job], root: Path, *, at_once: int, report: Callable[
                     report(job, f"done in {time.monotonic() - ended.start:.0f} s")
                 else:
                     failed.append(job)
-                    report(job, f"failed: {failure(job.folder(root))}")
+                    report(job, f"failed: {failure(job.folder(root), ended.process.returncode)}")
             time.sleep(POLL if running else 0)
     finally:
         for each in running:
@@ -122,10 +123,13 @@ def absolute_paths(dataset: str, settings: dict) -> dict:
     return changed | ({"modalities": {**sources, **found}} if found else {})
 
 
-def failure(folder: Path) -> str:
-    """The error that ended a job, else the last line that it wrote, and where the rest is."""
+def failure(folder: Path, returncode: int = 1) -> str:
+    """The error or the signal that ended a job, else the last line that it wrote, and where the rest is."""
     lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
     lines = [line.strip() for line in reversed(lines) if line.strip()]
     errors = (line for line in lines if re.match(r"error: |[\w.]*(Error|Exception|Interrupt)\b", line))
     last = next(errors, lines[0] if lines else "killed before it wrote anything")
+    if returncode < 0:  # as Linux does where memory runs out: RecBole's log says nothing of it
+        hint = " (out of memory?)" if returncode == -signal.SIGKILL else ""
+        last = f"ended by signal {-returncode}{hint} after: {last}"
     return f"{last[:300]} ({folder / 'log.txt'})"

@@ -62,6 +62,14 @@ def test_a_failure_is_the_error_and_not_its_last_line(tmp_path, log, said):
     assert runner.failure(tmp_path) == f"{said} ({tmp_path / 'log.txt'})"
 
 
+@pytest.mark.parametrize(
+    ("signal", "said"), [(9, "ended by signal 9 (out of memory?)"), (15, "ended by signal 15")], ids=["kill", "term"]
+)
+def test_a_signal_is_named_beside_the_last_line(tmp_path, signal, said):
+    (tmp_path / "log.txt").write_text("epoch 13 evaluating\n")
+    assert runner.failure(tmp_path, -signal) == f"{said} after: epoch 13 evaluating ({tmp_path / 'log.txt'})"
+
+
 def test_files_are_those_of_the_current_directory(tmp_path, monkeypatch):
     """A job runs in a folder of its own."""
     monkeypatch.chdir(tmp_path)
