@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from recbole_prism.training import recurrence
 from recbole_prism.training.packing import Windows, pack
 from recbole_prism.training.recurrence import by_place, recur
 
@@ -51,6 +52,12 @@ def assert_equal(layers, lengths):
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=9), st.integers(1, 3))
 def test_states_and_gradients_are_those_of_each_window_alone(lengths, n_layers):
     assert_equal(layers_of(n_layers), lengths)
+
+
+def test_a_gpus_length_groups_give_the_same(monkeypatch):
+    monkeypatch.setattr(recurrence, "ASYNCHRONOUS", {"cpu"})
+    monkeypatch.setattr(recurrence, "by_place", None)  # not asked: lengths stay on the device
+    assert_equal(layers_of(2), [5, 1, 3, 3, 9])
 
 
 @pytest.mark.parametrize("options", [{"bias": True}, {"n_layers": 2, "dropout": 1e-12}])
