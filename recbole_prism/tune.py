@@ -87,9 +87,11 @@ def main(arguments: argparse.Namespace) -> int:
                 process.wait()
     if progress:
         progress.show()
+        every = {"model": arguments.model, "dataset": arguments.dataset, **settings}
+        write_best(best_trial(study, folder, {}), study, folder, space, every)  # there, even if a run below fails
         confirmed = confirm(arguments, study, space, settings)
         best = best_trial(study, folder, confirmed)
-        write_best(best, study, folder, space, {"model": arguments.model, "dataset": arguments.dataset, **settings})
+        write_best(best, study, folder, space, every)
         print(study_text(best, study, folder, space))
     return 0
 

@@ -81,6 +81,21 @@ def test_the_best_are_confirmed_on_more_seeds(arguments, study, tmp_path, monkey
     assert f"best: trial {chosen.number}, " in capsys.readouterr().out
 
 
+def test_a_search_whose_confirmation_fails_leaves_its_best(arguments, tmp_path, monkeypatch, capsys):
+    assert main(arguments()) == 0
+    file = tmp_path / "study" / "best.yaml"
+    found = file.read_text()
+    file.unlink()
+
+    def no_memory(*arguments):
+        raise PRISMError("no memory")
+
+    monkeypatch.setattr("recbole_prism.tune_trial.train", no_memory)
+    assert main(arguments("--confirm=2", "--seeds=2")) == 1
+    assert "no memory" in capsys.readouterr().err
+    assert file.read_text() == found
+
+
 @pytest.mark.parametrize(("direction", "best"), [("maximize", 1), ("minimize", 0)])
 def test_the_best_mean_is_taken_where_some_were_confirmed(tmp_path, direction, best):
     found = optuna.create_study(direction=direction)
