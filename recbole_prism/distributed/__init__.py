@@ -4,7 +4,8 @@ RecBole spawns ``run_recboles`` in children that never imported us, hard-codes N
 (config/configurator.py:496-511), averages gradients of unequal shares and metrics of padded ones. Here every step has
 the gradients, and every evaluation the metrics, of one process that does it all.
 
-    processes   which process this is, how they find each other, which device and backend
+    processes   which process of how many this is
+    meeting     how they find each other, which device and backend
     launch      ``--nproc``: starts the processes of one machine and ends them together
     failures    what ends one process ends all of them, with its error
     agreement   versions, settings, data and features must be the same everywhere
@@ -31,7 +32,7 @@ def run_recboles(local_rank: int, *args) -> None:
     from recbole_prism.register import register
 
     register()
-    from recbole_prism.distributed import failures
+    from recbole_prism.distributed import failures, meeting
     from recbole_prism.run import mendable_errors, recorded_trainers, summarize
 
     try:
@@ -42,7 +43,7 @@ def run_recboles(local_rank: int, *args) -> None:
             _recbole_run_recboles(local_rank, *args)
     except BaseException as error:
         raise failures.explain(error) from error
-    processes.leave()
+    meeting.leave()
 
 
 def take_part(
@@ -97,9 +98,9 @@ def _same_data() -> Iterator[None]:
 def hook(quick_start: types.ModuleType) -> None:
     """Let ``recbole.quick_start.run`` spawn our ``run_recboles``, and RecBole's trainers work together."""
     global _recbole_run_recboles
-    from recbole_prism.distributed import trainers
+    from recbole_prism.distributed import meeting, trainers
 
     _recbole_run_recboles = quick_start.run_recboles
     quick_start.run_recboles = run_recboles
-    processes.hook(quick_start)
+    meeting.hook(quick_start)
     trainers.hook()

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from recbole_prism.distributed.failures import FOLDER
-from recbole_prism.distributed.processes import port_in_use
+from recbole_prism.distributed.meeting import port_in_use
 from recbole_prism.errors import PRISMError
 
 GRACE = 15  # seconds in which the others may end by themselves, and tell other machines why

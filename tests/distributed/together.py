@@ -51,7 +51,7 @@ def _read(file: Path):
 
 
 def _child(work, settings: dict, folder: Path, rank: int, world_size: int, port: int, arguments) -> None:
-    from recbole_prism.distributed import processes
+    from recbole_prism.distributed import meeting
 
     with open(folder / f"{port}-{rank}.err", "wb") as file:
         os.dup2(file.fileno(), 2)
@@ -61,7 +61,7 @@ def _child(work, settings: dict, folder: Path, rank: int, world_size: int, port:
     place = {"world_size": world_size, "nproc": world_size, "ip": "localhost", "port": port, "offset": 0}
     try:
         result = work({**settings, **place, "local_rank": rank}, *arguments)
-        processes.leave()
+        meeting.leave()
     except Exception as error:
         traceback.print_exc()
         result = error
