@@ -17,7 +17,7 @@ COMPARES = "expert_loss_on: prediction compares predictions for several variants
 # Keys of ours that RecBole's own backbones have as well
 KEYS = ("window_stride", "window_offset", "num_negatives", "negative_distribution", "ema_decay", "cosine_temperature")
 LOSSES = ("CE", "BPR", "sampled")
-SMOOTHING = 0.2  # target_smoothing of its own accord, where it is possible (docs/results.md)
+SMOOTHING = 0.2  # target_smoothing of its own accord, where it is possible (docs/choices.md)
 BOTH_SIDES = "attends to both sides of a position, so one pass cannot train every prefix of a sequence"
 WHOLE_ROW = "pools or weighs the row as a whole, so one pass cannot train every prefix of a sequence"
 BY_ROW = "loses by row: its softmax treats the items of the row's own history apart"
