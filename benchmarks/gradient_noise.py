@@ -4,7 +4,7 @@
 
 After so many packed epochs, gradients of that many batches are taken at the same parameters, for each way of making
 batches of the same number of targets. The share of signal is |E g|^2 / E |g|^2, unbiased over the batches (it is
-1 / (1 + B_noise / B) of McCandlish et al., arXiv 1812.06162, section 2.2): 1 where all batches agree, 0 where a batch
+1 / (1 + B_simple / B) of McCandlish et al., arXiv 1812.06162, section 2.2): 1 where all batches agree, 0 where a batch
 tells nothing about the next. Adam divides by the root of E g^2, so a step goes forward by about the root of the share.
 Three groups of parameters: the backbone without its table, the fusion, the table of items. Prints a markdown table.
 """

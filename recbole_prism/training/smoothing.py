@@ -72,13 +72,16 @@ def nearest_items(modalities: Modalities, n: int) -> Tensor:
 def nearest_directions(features: Tensor, lots: Tensor, n: int, title: str) -> Tensor:
     """Places [I, n] of the n other rows of features [I, d] of largest cosine; lots [I, LOTS] decide among equals."""
     directions = torch.cat([F.normalize(features, dim=1), TIE * F.normalize(lots, dim=1)], 1)
-    nearest, rows = [], max(1, SIMILARITIES // len(features))
+    rows = min(max(1, SIMILARITIES // len(features)), len(features))
+    nearest = torch.empty(len(features), n, dtype=torch.long, device=features.device)
+    held = directions.new_empty(rows, len(features))  # once, or blocks of results between them would keep each new one
     for start in tqdm(range(0, len(features), rows), desc=title, delay=SOON, leave=False, disable=None):
+        some = directions[start : start + rows]
         with torch.autocast(directions.device.type, enabled=False):  # half precision cannot tell cosines apart
-            near = directions[start : start + rows] @ directions.t()
+            near = torch.mm(some, directions.t(), out=held[: len(some)])
         near.diagonal(start).fill_(-torch.inf)  # an item is not its own neighbour
-        nearest.append(near.topk(n, 1).indices)
-    return torch.cat(nearest)
+        nearest[start : start + rows] = near.topk(n, 1).indices
+    return nearest
 
 
 def nearest_numbers(numbers: Tensor, lots: Tensor, n: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -103,6 +105,29 @@ def test_it_is_on_by_default_where_it_is_possible(build):
     assert build("PRISM_NARM")[1].smoothing is None
     assert build("PRISM_SASRec", loss_type="sampled", num_negatives=8)[1].smoothing is None
     assert build("PRISM_SASRec", target_smoothing=0)[1].smoothing is None
+
+
+GROWTH = """
+import numpy as np, torch
+from types import SimpleNamespace
+from recbole_prism.training import memory, smoothing
+torch.set_num_threads(1)
+memory.keep_freed_memory()
+smoothing.SIMILARITIES = 1 << 21  # 8 MiB
+values = torch.randn(8000, 8)
+found = SimpleNamespace(names=["one"], coverage={"one": np.ones(len(values), bool)}, values_one=values)
+smoothing.nearest_items(SimpleNamespace(**{**vars(found), "coverage": {"one": np.arange(8000) < 300}}), 10)
+before = memory.resident()
+smoothing.nearest_items(found, 10)
+print((memory.resident() - before) >> 20)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_the_search_for_neighbours_holds_one_block_of_cosines():
+    """Where freed memory is kept, too: 30 blocks of 8 MiB are 240."""
+    grown = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True).stdout
+    assert int(grown) < 60
 
 
 @pytest.mark.parametrize(
