@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import partial
+from logging import getLogger
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from recbole_prism.training.masking import use_fast_masking
 from recbole_prism.training.memory import keep_freed_memory
 from recbole_prism.training.modes import window_stride
 from recbole_prism.training.objective import packed_loss
+
+LONG = 20  # targets of a window on the mean, from which a batch has few windows and a noisy gradient
 
 
 class PackedMixin:
@@ -47,7 +50,7 @@ class PackedMixin:
         if self._sequences is None:
             self._sequences = train_data._dataset.sequences()
         rank, world_size = share_of(config)
-        return PackedBatches(
+        batches = PackedBatches(
             self._sequences,
             batch_size=train_data.step,  # RecBole's: positives per batch
             max_length=config["MAX_ITEM_LIST_LENGTH"],
@@ -60,6 +63,9 @@ class PackedMixin:
             world_size=world_size,
             sample_negatives=partial(self._sample_negatives, train_data) if config["loss_type"] == "BPR" else None,
         )
+        if epoch_idx == 0 and "learning_rate" not in config.external_config_dict:
+            advise_long_windows(batches, config["learning_rate"])
+        return batches
 
     def _sample_negatives(self, train_data, places: np.ndarray) -> torch.Tensor:
         """RecBole's negatives for the targets at these places."""
@@ -96,6 +102,16 @@ class PackedMixin:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         options = {key: optimizer.defaults[key] for key in ("lr", "betas", "eps", "weight_decay", "amsgrad")}
         return type(optimizer)(parameters, **options, fused=True)
+
+
+def advise_long_windows(batches: PackedBatches, learning_rate: float) -> None:
+    """Say in the log where a larger learning rate may train better (docs/choices.md, "Rows and packed")."""
+    targets = batches.n_targets.mean() if len(batches.n_targets) else 0
+    if targets >= LONG:
+        getLogger().info(
+            f"packed: {targets:.0f} targets a window, so gradients are noisier than by rows; "
+            f"try learning_rate: {2 * learning_rate:g} to {4 * learning_rate:g} too"
+        )
 
 
 class _Zero(torch.autograd.Function):

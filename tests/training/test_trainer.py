@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from recbole.model.sequential_recommender import SASRec
@@ -9,6 +11,7 @@ from recbole.trainer import Trainer
 from recbole.utils import get_trainer
 
 from recbole_prism import PRISMError
+from recbole_prism.training import packed
 from recbole_prism.training.packing import PackedBatch
 from recbole_prism.training.trainer import PackedTrainer
 
@@ -34,6 +37,18 @@ def test_causal_models_train_packed_by_default(build, name, monkeypatch):
     trainer = fit(build, name)
     assert sum(seen) == trainer._sequences.trained.sum()
     assert {"recommendation", "synergy"} <= set(trainer.model.loss_names)
+
+
+@pytest.mark.parametrize(
+    ("long", "overrides", "advised"),
+    [(1, {}, True), (1, {"learning_rate": 0.001}, False), (2, {"training_mode": "rows"}, False), (1000, {}, False)],
+    ids=["long windows", "the user's own rate", "rows", "short windows"],
+)
+def test_long_windows_bring_an_advice(build, monkeypatch, caplog, long, overrides, advised):
+    monkeypatch.setattr(packed, "LONG", long)
+    with caplog.at_level(logging.INFO):
+        fit(build, "PRISM_SASRec", **overrides)
+    assert ("try learning_rate: 0.002 to 0.004" in caplog.text) == advised
 
 
 @pytest.mark.parametrize(
