@@ -77,7 +77,10 @@ class Groups:
 
 
 def _read_csv(path, *, delimiter, engine, **options):
-    """pandas' ``read_csv``; ``high`` is how its parser in Python rounds."""
+    """pandas' ``read_csv``; ``high`` is how its parser in Python rounds.
+
+    Whole numbers beyond 2^53, as no float holds them all, may differ in their last bit.
+    """
     import pandas as pd
 
     if len(delimiter) > 1:  # a regular expression, which only the parser in Python knows
