@@ -79,10 +79,19 @@ class Groups:
 def _read_csv(path, *, delimiter, engine, **options):
     """pandas' ``read_csv``; ``high`` is how its parser in Python rounds.
 
-    Whole numbers beyond 2^53, as no float holds them all, may differ in their last bit.
+    Whole numbers that no integer of 64 bits holds may differ in their last bit.
     """
     import pandas as pd
 
     if len(delimiter) > 1:  # a regular expression, which only the parser in Python knows
         return pd.read_csv(path, delimiter=delimiter, engine=engine, **options)
-    return pd.read_csv(path, delimiter=delimiter, engine="c", float_precision="high", **options)
+    frame = pd.read_csv(path, delimiter=delimiter, engine="c", float_precision="high", **options)
+    floats = [name for name, kind in options["dtype"].items() if kind == np.float64 and name in frame]
+    wide = [name for name in floats if frame[name].abs().max() > 1 << 53]
+    if wide:  # nanoseconds, say: the parser in Python reads a column of digits as integers, which are exact
+        options = {**options, "usecols": wide, "dtype": None}
+        exact = pd.read_csv(path, delimiter=delimiter, engine="c", low_memory=False, **options)
+        for name in wide:
+            if exact[name].dtype == np.int64:
+                frame[name] = exact[name].astype(np.float64)
+    return frame

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import logging
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from recbole.config import Config
 from recbole.data.dataset import SequentialDataset
@@ -35,21 +34,24 @@ def test_leaving_out_is_that_of_recbole(keys, left_out):
     assert [part[0].tolist() for part in parts] == expected
 
 
-def float_holds(number) -> bool:
-    """False for digits alone beyond 2^53: the parser in Python reads a column of them as integers."""
-    text = str(number).lstrip("-")
-    return not text.isdigit() or int(text) <= 1 << 53
+def fits_an_integer(number) -> bool:
+    """False for digits alone beyond 64 bits, which the parser in Python rounds in a way of its own."""
+    text = str(number)
+    return not text.lstrip("-").isdigit() or -(1 << 63) <= int(text) < 1 << 63
 
 
-decimals = st.decimals(allow_nan=False, allow_infinity=False).filter(float_holds)
+nanoseconds = st.integers(-(1 << 63), (1 << 63) - 1)
+decimals = st.decimals(allow_nan=False, allow_infinity=False).filter(fits_an_integer)
 
 
-@given(st.lists(st.floats(allow_nan=False) | decimals, min_size=1))
-def test_numbers_are_read_to_the_bit(numbers):
-    text = "x:float\n" + "".join(f"{number}\n" for number in numbers)
+@given(st.lists(st.floats(allow_nan=False) | decimals | nanoseconds, min_size=1) | st.lists(nanoseconds, min_size=1))
+@example([1532109999999999999, 1532109999999999744])
+def test_numbers_are_read_to_the_bit(tmp_path_factory, numbers):
+    file = tmp_path_factory.getbasetemp() / "numbers.inter"
+    file.write_text("x:float\n" + "".join(f"{number}\n" for number in numbers))
     options = {"delimiter": "\t", "usecols": ["x:float"], "dtype": {"x:float": np.float64}}
-    expected = pd.read_csv(io.StringIO(text), engine="python", **options)
-    pd.testing.assert_frame_equal(_read_csv(io.StringIO(text), engine="python", **options), expected, check_exact=True)
+    expected = pd.read_csv(file, engine="python", **options)
+    pd.testing.assert_frame_equal(_read_csv(file, engine="python", **options), expected, check_exact=True)
 
 
 AWKWARD = """\
