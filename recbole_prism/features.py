@@ -10,6 +10,7 @@ import csv
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,21 +195,50 @@ def align(contents: FeatureFile, tokens: Sequence[str], *, path: str | os.PathLi
     return Aligned(features, covered, contents.metadata.get("encoder", "unknown"))
 
 
-def scale_features(aligned: Aligned, scaling: str, fit_on: np.ndarray, length: float = 1.0) -> np.ndarray:
-    """Scaled features [n_items, d]; uncovered items stay zero.
+@dataclass
+class Scaling:
+    """How one modality's raw features become what a model sees: (x - mean) / spread, or x / |x| / spread.
 
-    ``standardize``: per dimension to mean 0 and equal variance over the covered items of ``fit_on`` (bool [n_items],
+    kind: a value of ``feature_scaling``; mean, spread: float32 [d].
+    """
+
+    kind: str
+    mean: np.ndarray
+    spread: np.ndarray
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Raw features [n, d] -> scaled float32 [n, d]."""
+        if self.kind == "unit":
+            lengths = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+            return (features / lengths / self.spread).astype(np.float32)
+        return ((features - self.mean) / self.spread).astype(np.float32)
+
+
+def fit_scaling(aligned: Aligned, kind: str, fit_on: np.ndarray, length: float = 1.0) -> Scaling:
+    """``standardize``: per dimension to mean 0 and equal variance over the covered items of ``fit_on`` (bool [n_items],
     the items seen in training), so that vectors have about the given length; ``unit``: each to that length.
     """
-    features = aligned.features
-    if scaling == "none":
-        return features
-    mean, spread = scaling_statistics(aligned, scaling, fit_on, length)
-    if scaling == "unit":
-        return to_unit(features, spread)
-    scaled = np.empty_like(features)
-    for part in blocks(len(features)):
-        scaled[part] = np.where(aligned.covered[part, None], (features[part] - mean) / spread, 0.0)
+    size = aligned.features.shape[1]
+    if kind != "standardize":
+        spread = np.full(size, 1 / length if kind == "unit" else 1, np.float32)
+        return Scaling(kind, np.zeros(size, np.float32), spread)
+    sampled = aligned.covered & fit_on
+    sampled = sampled if sampled.any() else aligned.covered
+    mean, spread = np.empty(size, np.float32), np.empty(size, np.float32)
+    for columns in blocks(size, 64):
+        sample = aligned.features[:, columns][sampled]
+        mean[columns], spread[columns] = sample.mean(axis=0), sample.std(axis=0)
+    spread = np.where(spread > 1e-6, spread, 1.0).astype(np.float32) * np.float32(np.sqrt(size) / length)
+    return Scaling(kind, mean, spread)
+
+
+def scale_features(aligned: Aligned, scaling: Scaling) -> np.ndarray:
+    """Scaled features [n_items, d]; uncovered items stay zero."""
+    if scaling.kind == "none":
+        return aligned.features
+    scaled = np.zeros_like(aligned.features)
+    for part in blocks(len(scaled)):
+        scaled[part] = np.where(aligned.covered[part, None], scaling(aligned.features[part]), 0.0)
     return scaled
 
 
@@ -217,22 +247,7 @@ def blocks(n_rows: int, size: int = 1 << 14) -> Iterator[slice]:
     return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
 
 
-def to_unit(features: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Each vector [n, d] divided by its length and by spread [d]."""
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12) / spread
-
-
-def scaling_statistics(
-    aligned: Aligned, scaling: str, fit_on: np.ndarray, length: float = 1.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """mean [d] and spread [d] with which ``scale_features`` takes (x - mean) / spread, or x / |x| / spread."""
-    size = aligned.features.shape[1]
-    if scaling != "standardize":
-        return np.zeros(size, np.float32), np.full(size, 1 / length if scaling == "unit" else 1, np.float32)
-    sampled = aligned.covered & fit_on
-    sampled = sampled if sampled.any() else aligned.covered
-    mean, spread = np.empty(size, np.float32), np.empty(size, np.float32)
-    for columns in blocks(size, 64):
-        sample = aligned.features[:, columns][sampled]
-        mean[columns], spread[columns] = sample.mean(axis=0), sample.std(axis=0)
-    return mean, np.where(spread > 1e-6, spread, 1.0).astype(np.float32) * np.float32(np.sqrt(size) / length)
+def digest_of_array(values: np.ndarray) -> str:
+    """CRC-32 of its bytes."""
+    whole = values if values.flags.c_contiguous else values.copy()
+    return f"{zlib.crc32(memoryview(whole).cast('B')):08x}" if values.size else "empty"

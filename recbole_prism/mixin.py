@@ -105,17 +105,20 @@ class PRISMMixin:
             ) from error
 
     def other_parameter(self) -> dict:
-        """Goes into the checkpoint beside the weights: which items the rows of the table stand for."""
-        return {**(super().other_parameter() or {}), "item_fingerprint": self.item_fingerprint}
+        """Goes into the checkpoint beside the weights: which items the rows of the table stand for, which features."""
+        own = {"item_fingerprint": self.item_fingerprint, "features": self.modalities.told()}
+        return {**(super().other_parameter() or {}), **own}
 
     def load_other_parameter(self, para) -> None:
-        """Raises PRISMError if the checkpoint's items are not those of this dataset."""
+        """Raises PRISMError if the checkpoint's items or features are not those of this dataset."""
         para = dict(para or {})
-        fingerprint = para.pop("item_fingerprint", self.item_fingerprint)
+        fingerprint, features = para.pop("item_fingerprint", self.item_fingerprint), para.pop("features", {})
         if fingerprint != self.item_fingerprint:
             raise PRISMError(
                 "the checkpoint was trained on other items than this dataset has; check dataset and filtering"
             )
+        self.modalities.restore(features)
+        self._table = None
         super().load_other_parameter(para)
 
     # -- item inputs -------------------------------------------------------------------------------------------------

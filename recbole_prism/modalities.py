@@ -5,6 +5,8 @@ Shapes: N items (padding included), M modalities, D hidden size, d_m dimension o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from logging import getLogger
 from pathlib import Path
 
@@ -32,11 +34,15 @@ class Modalities(nn.Module):
         self.projection = nn.ModuleDict()
         self.missing_vector = nn.ParameterDict()
         self.coverage: dict[str, np.ndarray] = {}  # bool [N]: has features, whatever ``missing`` makes of it
+        self.scalings: dict[str, feature_files.Scaling] = {}
+        self.digests: dict[str, str] = {}  # of features as they are read
         trained = trained_items(dataset)
         for name, source in sources.items():
             aligned = load_modality(config, dataset, name, source)
             scaling, length = config["feature_scaling"], config["feature_length"] or 1.0  # older checkpoints have none
-            values = torch.from_numpy(feature_files.scale_features(aligned, scaling, trained, length))
+            self.scalings[name] = feature_files.fit_scaling(aligned, scaling, trained, length)
+            self.digests[name] = " ".join(map(feature_files.digest_of_array, (aligned.features, aligned.covered)))
+            values = torch.from_numpy(feature_files.scale_features(aligned, self.scalings[name]))
             covered = torch.from_numpy(aligned.covered)
             self.coverage[name] = aligned.covered
             _log_coverage(dataset, name, aligned)
@@ -87,6 +93,50 @@ class Modalities(nn.Module):
             projected.append(values)
             available.append(covered)
         return torch.stack(projected, 1), torch.stack(available, 1)
+
+    @contextmanager
+    def lacking(self, name: str, items: Tensor) -> Iterator[None]:
+        """While in force items (bool [N]) lack a modality, as those without features do by the policy ``missing``."""
+        by_mean = self.missing == "mean"
+        attribute = f"values_{name}" if by_mean else f"covered_{name}"
+        whole, covered = getattr(self, attribute), getattr(self, f"covered_{name}")
+        if by_mean:
+            reduced = torch.where((items & covered)[:, None], whole[covered].mean(0), whole)
+        else:
+            reduced = covered & ~items
+        setattr(self, attribute, reduced)
+        try:
+            yield
+        finally:
+            setattr(self, attribute, whole)
+
+    def told(self) -> dict[str, dict]:
+        """What a checkpoint keeps of each modality: which features these are, and how they were scaled."""
+        return {
+            name: {"digest": self.digests[name], "mean": scaling.mean, "spread": scaling.spread}
+            for name, scaling in self.scalings.items()
+        }
+
+    @torch.no_grad()
+    def restore(self, told: dict[str, dict]) -> None:
+        """Scale as a checkpoint's features were, whatever interactions the dataset has now.
+
+        Raises PRISMError if a modality has other features than the checkpoint was trained with.
+        """
+        for name, then in told.items():
+            if then["digest"] != self.digests[name]:
+                raise PRISMError(
+                    f"the checkpoint was trained with other features of modality {name!r} than the dataset has now; "
+                    "bring back the file it was trained with, or train again"
+                )
+            now = self.scalings[name]
+            if np.array_equal(now.mean, then["mean"]) and np.array_equal(now.spread, then["spread"]):
+                continue
+            values, covered = getattr(self, f"values_{name}"), getattr(self, f"covered_{name}")
+            factor = torch.from_numpy(now.spread / then["spread"]).to(values)
+            shift = torch.from_numpy((now.mean - then["mean"]) / then["spread"]).to(values)
+            values.copy_(torch.where(covered[:, None], values * factor + shift, values))
+            self.scalings[name] = feature_files.Scaling(now.kind, then["mean"], then["spread"])
 
 
 def modality_sources(config) -> dict[str, str]:

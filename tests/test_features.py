@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_prism.errors import PRISMError
-from recbole_prism.features import FeatureFile, align, read_features, scale_features, write_features
+from recbole_prism.features import FeatureFile, align, fit_scaling, read_features, scale_features, write_features
 
 TOKENS = ["a", "b", "c"]
 VECTORS = np.arange(6, dtype=np.float32).reshape(3, 2)
@@ -127,22 +127,26 @@ def test_pickles_are_not_loaded(tmp_path):
         read_features(tmp_path / "f.npy")
 
 
+def scaled_as(aligned, kind, fit_on, length=1.0):
+    return scale_features(aligned, fit_scaling(aligned, kind, fit_on, length))
+
+
 def test_standardize_is_fitted_on_covered_training_items_only():
     features = np.array([[0, 0], [1, 10], [3, 10], [100, 7], [0, 0]], np.float32)
     aligned = align(FeatureFile(["a", "b", "c"], features[1:4]), ["[PAD]", "a", "b", "c", "missing"])
-    scaled = scale_features(aligned, "standardize", np.array([False, True, True, False, True]))
+    scaled = scaled_as(aligned, "standardize", np.array([False, True, True, False, True]))
     np.testing.assert_allclose(scaled[1:3, 0] * np.sqrt(2), [-1, 1])
     np.testing.assert_allclose(scaled[1:3, 1], 0)  # a constant dimension is centred, not blown up
     np.testing.assert_allclose(scaled[3, 0] * np.sqrt(2), 98)
     np.testing.assert_array_equal(scaled[[0, 4]], 0)
-    longer = scale_features(aligned, "standardize", np.array([False, True, True, False, True]), length=3.0)
+    longer = scaled_as(aligned, "standardize", np.array([False, True, True, False, True]), length=3.0)
     np.testing.assert_allclose(longer, 3 * scaled, rtol=1e-6)
 
 
 @pytest.mark.parametrize("length", [1.0, 5.0])
 def test_unit_scaling_gives_every_vector_the_length(length):
     aligned = align(FeatureFile(TOKENS, VECTORS + 1), ["[PAD]", *TOKENS])
-    scaled = scale_features(aligned, "unit", aligned.covered, length)
+    scaled = scaled_as(aligned, "unit", aligned.covered, length)
     np.testing.assert_allclose(np.linalg.norm(scaled, axis=1), np.array([0, 1, 1, 1]) * length, rtol=1e-6)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import torch
 
 RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -17,16 +19,13 @@ def removed_features(trainer, test_data, *, seed: int) -> dict[str, dict[str, fl
     if not hasattr(model, "modalities"):
         return None
     modalities, results = model.modalities, {}
-    whole = {name: getattr(modalities, f"covered_{name}") for name in modalities.names}
     generator = torch.Generator().manual_seed(seed)
-    drawn = {name: torch.rand(len(covered), generator=generator).to(covered.device) for name, covered in whole.items()}
-    try:
-        for rate in RATES:
-            for name, covered in whole.items():
-                setattr(modalities, f"covered_{name}", covered & (drawn[name] >= rate))
+    covered = {name: getattr(modalities, f"covered_{name}") for name in modalities.names}
+    drawn = {name: torch.rand(len(has), generator=generator).to(has.device) for name, has in covered.items()}
+    for rate in RATES:
+        with ExitStack() as stack:
+            for name in modalities.names:
+                stack.enter_context(modalities.lacking(name, drawn[name] < rate))
             found = trainer.evaluate(test_data, load_best_model=False, show_progress=False)
-            results[str(rate)] = {metric: float(value) for metric, value in found.items()}
-    finally:
-        for name, covered in whole.items():
-            setattr(modalities, f"covered_{name}", covered)
+        results[str(rate)] = {metric: float(value) for metric, value in found.items()}
     return results

@@ -6,15 +6,11 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import zlib
-from typing import TYPE_CHECKING
 
 from recbole_prism.distributed import processes
 from recbole_prism.errors import PRISMError
+from recbole_prism.features import digest_of_array
 from recbole_prism.version import __version__
-
-if TYPE_CHECKING:
-    import numpy as np
 
 PACKAGES = ("recbole", "torch", "numpy", "pandas")
 LOCAL = {  # keys that may differ between machines
@@ -89,8 +85,3 @@ def _short(text: str) -> str:
 
 def digest_of_tokens(tokens) -> str:
     return hashlib.sha256("\n".join(map(str, tokens)).encode()).hexdigest()[:12]
-
-
-def digest_of_array(values: np.ndarray) -> str:
-    whole = values if values.flags.c_contiguous else values.copy()
-    return f"{zlib.crc32(memoryview(whole).cast('B')):08x}" if values.size else "empty"

@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 
 from recbole_prism.errors import PRISMError
-from recbole_prism.features import Aligned
+from recbole_prism.features import Aligned, Scaling
 from recbole_prism.recommend.catalogue import Catalogue, Histories
-from recbole_prism.recommend.loaded import Loaded, Scaling
+from recbole_prism.recommend.loaded import Loaded
 from recbole_prism.recommend.standin import build_model, model_features
 from recbole_prism.recommend.writing import replace_folder
 from recbole_prism.version import __version__
@@ -134,13 +134,14 @@ def _contents(loaded: Loaded, with_users: bool) -> dict[str, bytes]:
 
     model, tokens = loaded.model, loaded.catalogue.tokens
     other = model.other_parameter() or {}
+    other.pop("features", None)  # a bundle has them with it
     if not _is_json(other):
         raise PRISMError(
             f"{loaded.name} needs more of its dataset than item tokens and features (its checkpoint holds "
             f"{', '.join(other)}); recommend from its checkpoint instead"
         )
     settings = {key: value for key, value in loaded.settings.items() if key not in PRIVATE and _is_json(value)}
-    tensors, scalings = {}, loaded.scalings()
+    tensors, scalings = {}, loaded.scalings
     for name, aligned in model_features(model, len(tokens)).items():
         tensors[f"{name}.values"] = torch.from_numpy(aligned.features)
         tensors[f"{name}.covered"] = torch.from_numpy(aligned.covered)
@@ -212,7 +213,7 @@ def _build(read: Callable[[str], bytes], source: str, with_users: bool, device: 
         settings=config["settings"],
         catalogue=Catalogue(items["tokens"], items["titles"]),
         histories=histories,
-        scalings=lambda: scalings,
+        scalings=scalings,
         source=source,
         n_users=config["n_users"],
         without_users="this bundle knows no users; ask with --sequence, or export it with --with-users",

@@ -5,7 +5,6 @@ RecBole's checkpoints are pickles: load only those you trust. A bundle (``recbol
 
 from __future__ import annotations
 
-import functools
 import logging
 import pickle
 import sys
@@ -19,7 +18,7 @@ import torch
 
 from recbole_prism.errors import PRISMError
 from recbole_prism.recommend.catalogue import Catalogue, Histories, read_titles
-from recbole_prism.recommend.loaded import Loaded, Scaling
+from recbole_prism.recommend.loaded import Loaded
 
 
 def load_checkpoint(
@@ -58,7 +57,7 @@ def load_checkpoint(
         settings=dict(config.final_config_dict),
         catalogue=catalogue,
         histories=read_histories(dataset, frame, parts),
-        scalings=functools.cache(lambda: _scalings(config, dataset, parts[0], model)),
+        scalings=model.modalities.scalings if hasattr(model, "modalities") else {},
         source=str(path),
         n_users=dataset.user_num,
     )
@@ -157,21 +156,6 @@ def _from_rows(dataset, parts) -> Histories:
 
 def _users(dataset) -> list[str]:
     return [str(token) for token in dataset.field2id_token[dataset.uid_field]]
-
-
-def _scalings(config, dataset, train, model) -> dict[str, Scaling]:
-    """For features of items that come later."""
-    if not hasattr(model, "modalities"):
-        return {}
-    from recbole_prism.features import scaling_statistics
-    from recbole_prism.modalities import load_modality, modality_sources, trained_items
-
-    scalings = {}
-    for name, source in modality_sources(config).items():
-        aligned = load_modality(config, dataset, name, source)
-        scaling, length = config["feature_scaling"], config["feature_length"] or 1.0
-        scalings[name] = Scaling(scaling, *scaling_statistics(aligned, scaling, trained_items(train), length))
-    return scalings
 
 
 @contextmanager

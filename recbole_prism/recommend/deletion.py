@@ -164,14 +164,11 @@ def without_modality(model, name: str) -> Iterator[None]:
     if name not in modality_names(model):
         raise PRISMError(f"{name!r}: no modality of this model; it has {modality_names(model)}")
     modalities, embedding = model.modalities, model.item_embedding
-    covered, candidates = getattr(modalities, f"covered_{name}"), getattr(embedding, "content", None)
+    candidates = getattr(embedding, "content", None)
     with torch.no_grad():
         whole = modalities()[0].sum(1)
-        setattr(modalities, f"covered_{name}", torch.zeros_like(covered))
-        try:
+        with modalities.lacking(name, torch.ones_like(getattr(modalities, f"covered_{name}"))):
             reduced = modalities()
-        finally:
-            setattr(modalities, f"covered_{name}", covered)
     model.project_table = lambda: reduced
     if candidates is not None:
         embedding.content = lambda: whole

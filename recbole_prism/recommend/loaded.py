@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from recbole_prism.errors import PRISMError
-from recbole_prism.features import to_unit
+from recbole_prism.features import Scaling
 from recbole_prism.recommend.catalogue import Catalogue, Histories
-
-
-@dataclass
-class Scaling:
-    """How one modality's raw features became what the model sees: (x - mean) / spread, or x / |x| / spread."""
-
-    kind: str
-    mean: np.ndarray
-    spread: np.ndarray
-
-    def __call__(self, features: np.ndarray) -> np.ndarray:
-        """Raw features [n, d] -> scaled float32 [n, d]."""
-        if self.kind == "unit":
-            return to_unit(features, self.spread).astype(np.float32)
-        return ((features - self.mean) / self.spread).astype(np.float32)
 
 
 @dataclass
@@ -37,7 +20,7 @@ class Loaded:
     settings: dict
     catalogue: Catalogue
     histories: Histories | None = None
-    scalings: Callable[[], dict[str, Scaling]] = dict  # read when new items ask for them
+    scalings: dict[str, Scaling] = field(default_factory=dict)  # how features were scaled, per modality
     source: str = ""
     n_users: int = 1  # padding included; what the model was built with
     without_users: str = "no users are known"  # why, where histories is None

@@ -47,7 +47,7 @@ def with_new_items(loaded: Loaded, files: Mapping[str, str | Path], spread: floa
     new = list(dict.fromkeys(t for c in contents.values() for t in c.item_ids if t not in loaded.catalogue.id_of))
     if not new:
         raise PRISMError(f"{', '.join(map(str, files.values()))}: no item in it is new to {loaded.source}")
-    scalings = loaded.scalings()
+    scalings = loaded.scalings
     features = {
         name: _appended(aligned, contents.get(name), new, scalings[name], loaded.settings["missing"])
         for name, aligned in model_features(model, len(tokens)).items()

@@ -151,7 +151,7 @@ class ResumableMixin:
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs) -> None:
         own, (_, world_size) = random_states(self._train_generator), share_of(self.config)
-        own["valid_result"] = self.valid_results[-1] if self.valid_results else None
+        own["valid_result"] = self.valid_results[-1] if self.valid_results else self.best_valid_result
         self.model.random_states = {"of_each_process": gathered(own)} if world_size > 1 else own
         super()._save_checkpoint(epoch, verbose=verbose, **kwargs)
 
