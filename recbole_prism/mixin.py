@@ -233,7 +233,8 @@ class PRISMMixin:
 def prefix_sum(x: Tensor) -> Tensor:
     """Sum over positions up to each one: [B, L, C] -> [B, L, C]; one matrix product is faster than cumsum here."""
     length = x.shape[1]
-    return torch.matmul(torch.ones(length, length, dtype=x.dtype, device=x.device).tril(), x)
+    with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round the counts
+        return torch.matmul(torch.ones(length, length, dtype=x.dtype, device=x.device).tril(), x)
 
 
 def _last_position(present: Tensor) -> Tensor:

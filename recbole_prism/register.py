@@ -59,14 +59,14 @@ def _hook_config() -> None:
 
         if self.model not in MODELS:
             ours = self.model in modes.PLAIN and modes.resolve_plain(self, self.model)
-            with modes.any_protocol(self.final_config_dict) if ours else contextlib.nullcontext():
+            with modes.any_protocol(self.final_config_dict, self.model) if ours else contextlib.nullcontext():
                 return set_defaults(self)
         from recbole_prism.config import check_config, check_feature_files
 
         check_config(self, self.model)
         modes.resolve_training(self.final_config_dict, MODELS[self.model])
         data_path = self.final_config_dict["data_path"]
-        with modes.any_protocol(self.final_config_dict):
+        with modes.any_protocol(self.final_config_dict, MODELS[self.model]):
             set_defaults(self)
         own = os.path.join(data_path, self.dataset)  # RecBole forces ml-100k into its own folder
         if Path(own, f"{self.dataset}.inter").is_file():

@@ -110,6 +110,10 @@ def test_lists_on_the_command_line_may_be_written_as_in_a_yaml_file(configure, m
 def test_drawn_negatives_and_masked_histories_are_refused(configure):
     with pytest.raises(PRISMError, match=r"repeatable: False needs eval_args: \{mode: full\}"):
         configure(repeatable=False, eval_args={"mode": {"valid": "full", "test": "uni20"}})
+    with pytest.raises(PRISMError, match="repeatable: False is impossible with FEARec, which makes rows of its own"):
+        configure("PRISM_FEARec", repeatable=False)
+    with pytest.raises(PRISMError, match="repeatable: False needs the interactions themselves, and benchmark_filename"):
+        configure(repeatable=False, benchmark_filename=["train", "valid", "test"])
 
 
 def test_keys_that_need_our_trainer_are_named_where_it_is_not_used(configure, caplog):

@@ -71,7 +71,12 @@ def _compare(dataset: str, rows: list[Row], users: dict, baseline: str) -> None:
     for metric in first.values if first else ():
         having = [row for row in rows if metric in row.values]
         values = {row.label: row.values[metric] for row in having}
-        by_user = {row.label: {seed: run[metric] for seed, run in users[dataset, row.label].items()} for row in having}
+        runs = {row.label: users[dataset, row.label] for row in having}
+        by_user = {  # a metric such as ItemCoverage has no value for a user
+            label: {seed: run[metric] for seed, run in of_seeds.items()}
+            for label, of_seeds in runs.items()
+            if all(metric in run for run in of_seeds.values())
+        }
         found = compare_all(values, baseline, users=by_user)
         for row in having:
             if row.label in found:

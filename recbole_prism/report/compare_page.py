@@ -88,7 +88,8 @@ def _tiles(rows: list[Row], metrics: list[str], baseline: str, n_users: int) -> 
     known = [row for row in rows if metric in row.values]
     tiles = []
     if known:
-        best = max(known, key=lambda row: row.mean(metric))
+        places = tables.ranking(known, known[0].dataset, metric)
+        best = min(known, key=lambda row: places[row.label])
         tiles.append((f"{best.mean(metric):.4f}", f"best {metric}: {best.label}"))
         against = best.against.get(metric)
         if against and against.gain is not None:

@@ -97,7 +97,8 @@ def _slice_figure(kind, metric, slices, colors, hidden, difference: bool, name: 
 def curve_series(name: str, curves: Mapping, metric: str, *, color: int = 0, hidden: bool = False) -> Series:
     """A validation metric over epochs, from what ``record.training_curves`` keeps."""
     every = curves["valid_every"]
-    found = [(every * (n + 1), result[metric]) for n, result in enumerate(curves["valid"]) if metric in result]
+    before = curves.get("first", 0) // every
+    found = [(every * n, result[metric]) for n, result in enumerate(curves["valid"], before + 1) if metric in result]
     return Series(name, [x for x, _ in found], [round(y, 6) for _, y in found], color=color, hidden=hidden)
 
 
@@ -106,7 +107,8 @@ def loss_panel(curves: Mapping) -> list[Panel]:
     names = list(dict.fromkeys(name for losses in curves["losses"] for name in losses))
     figures = []
     for n, name in enumerate(names):
-        found = [(epoch, losses[name]) for epoch, losses in enumerate(curves["losses"], 1) if name in losses]
+        epochs = enumerate(curves["losses"], curves.get("first", 0) + 1)
+        found = [(epoch, losses[name]) for epoch, losses in epochs if name in losses]
         series = Series(name, [x for x, _ in found], [round(y, 6) for _, y in found], color=n)
         figures.append(Figure("lines", name, "epoch", "loss, sum over batches", [series]))
     return panel("Training losses", figures)

@@ -150,10 +150,12 @@ def _occurrence(users: np.ndarray) -> np.ndarray:
 
 
 def training_curves(trainer) -> dict:
-    """Seconds and losses of each epoch, and validation metrics every ``valid_every`` epochs; plain numbers."""
+    """Seconds and losses of each epoch after the ``first`` ones, which a run that was resumed has from before, and
+    validation metrics every ``valid_every`` epochs; plain numbers."""
     every = getattr(trainer, "eval_step", 1) or 1
     valid = [{name: float(value) for name, value in result.items()} for result in getattr(trainer, "valid_results", [])]
     return {
+        "first": int(getattr(trainer, "start_epoch", 0)),
         "seconds": list(getattr(trainer, "epoch_seconds", [])),
         "losses": [dict(losses) for losses in getattr(trainer, "epoch_losses", [])],
         "valid": valid,

@@ -9,6 +9,7 @@ from logging import getLogger
 
 from recbole_prism.candidates import score_cosine, with_cosine
 from recbole_prism.errors import PRISMError
+from recbole_prism.models.table import BACKBONES
 
 CAUSAL = ("SASRec", "GRU4Rec", "SASRecF", "GRU4RecF", "FDSA")  # backbones with an encoder in ``encoders.PACKED``
 MASKED = "BERT4Rec"  # has rows, but loss and encoder are ours (``masked.py``)
@@ -19,6 +20,7 @@ KEYS = ("window_stride", "window_offset", "num_negatives", "negative_distributio
 LOSSES = ("CE", "BPR", "sampled")
 SMOOTHING = 0.2  # target_smoothing of its own accord, where it is possible (docs/choices.md)
 BOTH_SIDES = "attends to both sides of a position, so one pass cannot train every prefix of a sequence"
+FOREIGN_ROWS = "benchmark_filename brings rows that were made elsewhere"
 WHOLE_ROW = "pools or weighs the row as a whole, so one pass cannot train every prefix of a sequence"
 BY_ROW = "loses by row: its softmax treats the items of the row's own history apart"
 NOT_PACKED = {  # backbone: why one pass over a sequence does not give what its rows give
@@ -55,7 +57,7 @@ def why_not_encoded(values: dict, backbone: str) -> str | None:
     if values.get("transform"):
         return f"transform: {values['transform']} rewrites rows, and packed training has none"
     if values.get("benchmark_filename"):
-        return "benchmark_filename brings rows that were made elsewhere"
+        return FOREIGN_ROWS
     if (values.get("train_neg_sample_args") or {}).get("dynamic"):
         return "train_neg_sample_args: dynamic picks negatives row by row"
     return None
@@ -131,12 +133,17 @@ def resolve_plain(config, backbone: str) -> bool:
 
 
 @contextmanager
-def any_protocol(values: dict) -> Iterator[None]:
+def any_protocol(values: dict, backbone: str) -> Iterator[None]:
     """RecBole refuses ``repeatable: False`` to sequential models (config/configurator.py:378); ours have it.
 
-    Raises PRISMError where negatives are drawn for the evaluation: they would be drawn from a user's history too.
+    Raises PRISMError where negatives are drawn for the evaluation: they would be drawn from a user's history too; and
+    where rows do not tell what a user had before them.
     """
     wanted = values["repeatable"]
+    if wanted is False and values.get("benchmark_filename"):
+        raise PRISMError(f"repeatable: False needs the interactions themselves, and {FOREIGN_ROWS}")
+    if wanted is False and BACKBONES[backbone].rows != "PrefixDataset":
+        raise PRISMError(f"repeatable: False is impossible with {backbone}, which makes rows of its own; leave it out")
     modes = (values.get("eval_args") or {}).get("mode") or "full"
     if wanted is False and set(modes.values() if isinstance(modes, dict) else [modes]) != {"full"}:
         raise PRISMError(f"repeatable: False needs eval_args: {{mode: full}}, is {modes!r}")

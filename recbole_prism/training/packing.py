@@ -163,7 +163,8 @@ def _sum_places(padded: Tensor) -> Tensor:
     """Sum over places up to each one: [G, L, C] -> [G, L, C]."""
     length = padded.shape[1]
     if torch.is_grad_enabled() or padded.is_cuda:
-        return torch.matmul(torch.ones(length, length, dtype=padded.dtype, device=padded.device).tril(), padded)
+        with torch.autocast(padded.device.type, enabled=False):  # bfloat16 would round the counts
+            return torch.matmul(torch.ones(length, length, dtype=padded.dtype, device=padded.device).tril(), padded)
     sums = padded.clone()
     for place in range(1, length):
         sums[:, place] += sums[:, place - 1]

@@ -8,6 +8,7 @@ import pytest
 
 from recbole_prism.report.compare_page import compare_page
 from recbole_prism.report.figures import Figure, panel
+from recbole_prism.report.panels import curve_series, loss_panel
 from recbole_prism.report.run_page import run_page
 from tests.report.conftest import made_columns, made_curves
 
@@ -116,6 +117,13 @@ def test_numbers_that_are_none_are_refused_not_written():
 
     with pytest.raises(ValueError, match="not JSON compliant"):
         _json({"x": float("nan")})
+
+
+def test_epochs_of_a_resumed_run_are_counted_from_its_beginning():
+    curves = {"first": 3, "losses": [{"a": 2.0}, {"a": 1.0}, {"a": 0.5}], "valid": [{"m": 0.1}, {"m": 0.2}]}
+    assert curve_series("run", {**curves, "valid_every": 2}, "m").x == [4, 6]
+    assert loss_panel(curves)[0].figures[0].series[0].x == [4, 5, 6]
+    assert curve_series("run", {"valid": [{"m": 0.1}], "valid_every": 1}, "m").x == [1]  # of a version before
 
 
 def test_empty_panels_are_left_out_and_unknown_kinds_refused():

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recbole_prism.mixin import prefix_sum
 from recbole_prism.training.batches import PackedBatches
 from recbole_prism.training.dataset import PLACE, PrefixDataset
 from recbole_prism.training.packing import Sequences, Windows, cut_rows, cut_windows, pack
@@ -117,3 +118,14 @@ def test_no_target_of_validation_or_test_is_ever_trained(build, split):
     assert not set(trained) & set(held_out)
     if "LS" in split:  # nor is it an input of anything trained: it comes after all of that
         assert not set(trained - 1) & set(held_out)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_sums_are_exact_under_autocast(training):
+    """bfloat16 holds whole numbers up to 256 alone."""
+    sequences = np.arange(1, 601)
+    batch = pack(sequences, Windows(np.array([0]), np.array([600]), np.array([599])))
+    ones = torch.ones(600, 1, requires_grad=training)
+    with torch.set_grad_enabled(training), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(batch.sum_prefixes(ones).detach().flatten(), torch.arange(1.0, 601))
+        assert torch.equal(prefix_sum(ones[None]).detach().flatten(), torch.arange(1.0, 601))
