@@ -16,10 +16,16 @@ MENDED: dict[str, str] = {}
 
 
 def numpy_aliases() -> str | None:
-    """config/configurator.py:630-635 reads ``np.float_``, ``np.complex_`` and ``np.unicode_``, gone in numpy 2."""
+    """config/configurator.py:630-635 reads ``np.float_``, ``np.complex_`` and ``np.unicode_``, gone in numpy 2.
+
+    It sets ``np.float`` and others, which the rest of RecBole reads, where a Config is made; one that comes with a
+    checkpoint is not made.
+    """
     import numpy as np
 
     aliases = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}
+    aliases |= {"bool": np.bool_, "int": np.int_, "float": np.float64, "complex": np.complex128, "object": np.object_}
+    aliases |= {"str": np.str_, "long": np.int_, "unicode": np.str_}
     missing = [name for name in aliases if name not in np.__dict__]
     for name in missing:
         setattr(np, name, aliases[name])

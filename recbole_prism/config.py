@@ -187,6 +187,21 @@ def _check_backbone(values: dict, name: str) -> None:
         raise PRISMError(f"loss_type: {loss!r} is impossible with {name}; must be one of {list(backbone.losses)}")
 
 
+def check_valid_metric(values: dict) -> None:
+    """Raise PRISMError if early stopping asks for what is not computed, before an epoch is trained."""
+    from recbole.evaluator.register import metric_types
+    from recbole.utils import EvaluatorType
+
+    if (values["eval_step"] or 0) <= 0:
+        return
+    wanted, computed = values["valid_metric"], []
+    for metric in values["metrics"]:
+        at_k = metric_types.get(metric.lower()) != EvaluatorType.VALUE and metric.lower() != "gauc"
+        computed += [f"{metric}@{k}" for k in values["topk"]] if at_k else [metric]
+    if wanted.lower() not in map(str.lower, computed):
+        raise PRISMError(f"valid_metric: {wanted!r} is not computed; metrics and topk give {', '.join(computed)}")
+
+
 def check_feature_files(config) -> None:
     """Raise PRISMError for a feature file that does not exist, before data are loaded."""
     from recbole_prism.features import READERS

@@ -51,35 +51,38 @@ def _hook_config() -> None:
         backbone = MODELS.get(model)
         load(self, backbone or model, model_class, dataset)
         if backbone:
-            _load_our_files(self, model, dataset)
+            _load_our_files(self, model)
+        _load_dataset_file(self, dataset)
+        if backbone:
+            _need_no_negatives(self)
 
     @functools.wraps(set_defaults)
     def _set_default_parameters(self):
+        from recbole_prism.config import check_config, check_feature_files, check_valid_metric
         from recbole_prism.training import modes
 
-        if self.model not in MODELS:
+        values, backbone = self.final_config_dict, MODELS.get(self.model)
+        if backbone:
+            check_config(self, self.model)
+            modes.resolve_training(values, backbone)
+            ours = True
+        else:
             ours = self.model in modes.PLAIN and modes.resolve_plain(self, self.model)
-            with modes.any_protocol(self.final_config_dict, self.model) if ours else contextlib.nullcontext():
-                return set_defaults(self)
-        from recbole_prism.config import check_config, check_feature_files
-
-        check_config(self, self.model)
-        modes.resolve_training(self.final_config_dict, MODELS[self.model])
-        data_path = self.final_config_dict["data_path"]
-        with modes.any_protocol(self.final_config_dict, MODELS[self.model]):
+        own = os.path.join(values["data_path"], self.dataset)
+        with modes.any_protocol(values, backbone or self.model) if ours else contextlib.nullcontext():
             set_defaults(self)
-        own = os.path.join(data_path, self.dataset)  # RecBole forces ml-100k into its own folder
-        if Path(own, f"{self.dataset}.inter").is_file():
-            self.final_config_dict["data_path"] = own
-        check_feature_files(self)
+        if Path(own, f"{self.dataset}.inter").is_file():  # RecBole forces ml-100k into its own folder
+            values["data_path"] = own
+        check_valid_metric(values)
+        if backbone:
+            check_feature_files(self)
 
     @functools.wraps(read_files)
     def _load_config_files(self, file_list):
         from recbole_prism.config import read_yaml
 
-        for file in file_list or ():
-            read_yaml(Path(file))  # one clear message instead of yaml's traceback
-        return read_files(self, file_list)
+        # one clear message instead of yaml's traceback, and none for a file of comments alone
+        return read_files(self, [file for file in file_list or () if read_yaml(Path(file))])
 
     @functools.wraps(convert)
     def _convert_config_dict(self, config_dict):
@@ -93,19 +96,28 @@ def _hook_config() -> None:
     Config._convert_config_dict = _convert_config_dict
 
 
-def _load_our_files(config, model: str, dataset: str) -> None:
+def _load_our_files(config, model: str) -> None:
     from recbole_prism.config import model_yamls
-    from recbole_prism.datasets import dataset_yaml
 
-    internal, external = config.internal_config_dict, config.external_config_dict
     shared, *own = model_yamls(model)
     config._update_internal_config_dict(str(shared))
-    internal.update(defaults(model))
+    config.internal_config_dict.update(defaults(model))
     for file in own:
         config._update_internal_config_dict(str(file))
-    file = dataset_yaml(dataset, external.get("data_path", internal["data_path"]))
+
+
+def _load_dataset_file(config, dataset: str) -> None:
+    """What ``recbole-prism prepare`` says of a dataset, for RecBole's own models too."""
+    from recbole_prism.datasets import dataset_yaml
+
+    internal = config.internal_config_dict
+    file = dataset_yaml(dataset, config.external_config_dict.get("data_path", internal["data_path"]))
     if file:
         config._update_internal_config_dict(str(file))
+
+
+def _need_no_negatives(config) -> None:
+    internal, external = config.internal_config_dict, config.external_config_dict
     loss_type = external.get("loss_type", internal.get("loss_type"))
     if loss_type in ("CE", "sampled") and "train_neg_sample_args" not in external:
         internal["train_neg_sample_args"] = None  # RecBole asks every user of CE to write this down

@@ -13,6 +13,23 @@ def run_python(code: str) -> str:
     return done.stdout
 
 
+def test_a_process_that_makes_no_config_tests_a_checkpoint(build):
+    """RecBole gives numpy its old names where a Config is made; that of a checkpoint is not."""
+    from recbole.utils import get_trainer
+
+    config, model, loaders = build("PRISM_SASRec")
+    trainer = get_trainer(config["MODEL_TYPE"], "PRISM_SASRec")(config, model)
+    trainer.fit(loaders[0], loaders[1], verbose=False)
+    code = (
+        "import sys, recbole_prism; sys.argv = ['x']; "
+        "from recbole.quick_start import load_data_and_model; from recbole.utils import get_trainer; "
+        f"config, model, _, _, _, test = load_data_and_model({trainer.saved_model_file!r}); "
+        "trainer = get_trainer(config['MODEL_TYPE'], config['model'])(config, model); "
+        "print({name: float(value) for name, value in trainer.evaluate(test, load_best_model=False).items()})"
+    )
+    assert eval(run_python(code).splitlines()[-1]) == dict(trainer.evaluate(loaders[2]))
+
+
 def test_recbole_config_is_built_on_this_numpy(build):
     from recbole.config import Config
 

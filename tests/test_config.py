@@ -4,12 +4,13 @@ import pytest
 from recbole.config import Config
 
 from recbole_prism.errors import PRISMError
+from tests.dataset_made import write_dataset
 
 
 @pytest.fixture
 def configure(settings):
-    def make(model="PRISM_SASRec", files=None, **overrides):
-        return Config(model=model, dataset="tiny", config_file_list=files, config_dict={**settings, **overrides})
+    def make(model="PRISM_SASRec", files=None, dataset="tiny", **overrides):
+        return Config(model=model, dataset=dataset, config_file_list=files, config_dict={**settings, **overrides})
 
     return make
 
@@ -95,7 +96,7 @@ def test_nothing_may_be_given_on_the_command_line(configure, monkeypatch):
         ("experts_off=[synergy]", ["synergy"]),
         ("lambda_unique={image: 0.1, text: 0}", {"image": 0.1, "text": 0}),
         ("load_col={inter: [user_id, item_id, timestamp]}", {"inter": ["user_id", "item_id", "timestamp"]}),
-        ("metrics=[Recall, MRR]", ["Recall", "MRR"]),
+        ("metrics=[NDCG, MRR]", ["NDCG", "MRR"]),
         ("window_stride=~", None),
         ("alias_of_item_id=[", "["),
     ],
@@ -105,6 +106,39 @@ def test_lists_on_the_command_line_may_be_written_as_in_a_yaml_file(configure, m
     """RecBole evaluates ['text'] as Python and leaves [text], which is no Python, as text."""
     monkeypatch.setattr("sys.argv", ["test", f"--{option}"])
     assert configure(model, train_neg_sample_args=None)[option.split("=")[0]] == value
+
+
+@pytest.mark.parametrize("model", ["PRISM_SASRec", "SASRec"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"topk": 5}, r"valid_metric: 'NDCG@10' is not computed; metrics and topk give Recall@5, NDCG@5$"),
+        ({"metrics": ["MRR", "GAUC"], "topk": [10, 20]}, "give MRR@10, MRR@20, GAUC$"),
+        ({"valid_metric": "foo"}, "'foo' is not computed"),
+    ],
+)
+def test_early_stopping_by_what_is_not_computed_is_refused(configure, model, given, message):
+    with pytest.raises(PRISMError, match=message):
+        configure(model, train_neg_sample_args=None, **given)
+    assert configure(model, train_neg_sample_args=None, **given, eval_step=0)
+    assert configure(model, train_neg_sample_args=None, metrics=["GAUC", "ItemCoverage"], valid_metric="gauc")
+    assert configure(model, train_neg_sample_args=None, metrics=["ItemCoverage"], valid_metric="itemcoverage@10")
+
+
+@pytest.mark.parametrize("model", ["PRISM_SASRec", "SASRec", "Pop"])
+def test_all_models_read_the_same_files_of_a_dataset(configure, data_path, model):
+    """RecBole takes ml-100k from its own wheel, and knows nothing of NAME/NAME.yaml."""
+    for name in ("tiny", "ml-100k"):
+        write_dataset(data_path, name)
+        (data_path / name / f"{name}.yaml").write_text("seq_separator: '+'\nepochs: 9\n")
+        config = configure(model, dataset=name, train_neg_sample_args={"sample_num": 1} if model == "Pop" else None)
+        assert config["data_path"] == str(data_path / name)
+        assert config["seq_separator"] == "+" and config["epochs"] == 1  # what is set in so many words wins
+
+
+def test_a_file_of_comments_alone_is_a_file_of_no_settings(configure, tmp_path):
+    (tmp_path / "empty.yaml").write_text("# epochs: 3\n")
+    assert configure(files=[str(tmp_path / "empty.yaml")])["epochs"] == 1
 
 
 def test_drawn_negatives_and_masked_histories_are_refused(configure):
