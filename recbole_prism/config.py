@@ -130,10 +130,17 @@ def model_yamls(model: str) -> list[Path]:
 
 
 def check_unchanged(checkpoint: str, config) -> None:
-    """Raise PRISMError if a key that nobody sets now was another when the checkpoint was made, by another default."""
-    import torch
+    """Raise PRISMError if a key that nobody sets now was another when the checkpoint was made, by another default, or
+    if one is set that would have no effect, since the optimizer goes on with its own."""
+    from recbole_prism.recommend.checkpoint import read_checkpoint
 
-    before = torch.load(checkpoint, map_location="cpu", weights_only=False)["config"].final_config_dict
+    before = read_checkpoint(Path(checkpoint))["config"].final_config_dict
+    for key in ("learner", "learning_rate", "weight_decay"):
+        if before.get(key) != config[key]:
+            raise PRISMError(
+                f"{checkpoint}: was trained with {key}: {before.get(key)}, and its optimizer goes on with it; "
+                f"{config[key]} would have no effect (start anew for that)"
+            )
     ours = read_yaml(model_yamls("PRISM")[0]).keys() - config.external_config_dict.keys() - {"report", "torch_compile"}
     changed = sorted(key for key in ours & before.keys() if key in config and before[key] != config[key])
     if changed:
@@ -187,17 +194,17 @@ def _check_backbone(values: dict, name: str) -> None:
         raise PRISMError(f"loss_type: {loss!r} is impossible with {name}; must be one of {list(backbone.losses)}")
 
 
-def check_valid_metric(values: dict) -> None:
+def check_valid_metric(config) -> None:
     """Raise PRISMError if early stopping asks for what is not computed, before an epoch is trained."""
     from recbole.evaluator.register import metric_types
     from recbole.utils import EvaluatorType
 
-    if (values["eval_step"] or 0) <= 0:
+    if (config["eval_step"] or 0) <= 0:
         return
-    wanted, computed = values["valid_metric"], []
-    for metric in values["metrics"]:
+    wanted, computed = config["valid_metric"], []
+    for metric in config["metrics"]:
         at_k = metric_types.get(metric.lower()) != EvaluatorType.VALUE and metric.lower() != "gauc"
-        computed += [f"{metric}@{k}" for k in values["topk"]] if at_k else [metric]
+        computed += [f"{metric}@{k}" for k in config["topk"]] if at_k else [metric]
     if wanted.lower() not in map(str.lower, computed):
         raise PRISMError(f"valid_metric: {wanted!r} is not computed; metrics and topk give {', '.join(computed)}")
 

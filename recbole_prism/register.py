@@ -38,6 +38,7 @@ def register() -> None:
 def _hook_config() -> None:
     """Our yaml files after RecBole's, checks of what was set, lists typed as in yaml, and ml-100k from data_path."""
     from recbole.config import Config
+    from recbole.utils import ModelType
 
     load, set_defaults, read_files, convert = (
         Config._load_internal_config_dict,
@@ -58,7 +59,8 @@ def _hook_config() -> None:
 
     @functools.wraps(set_defaults)
     def _set_default_parameters(self):
-        from recbole_prism.config import check_config, check_feature_files, check_valid_metric
+        from recbole_prism.atomic import check_atomic_files
+        from recbole_prism.config import check_config, check_feature_files
         from recbole_prism.training import modes
 
         values, backbone = self.final_config_dict, MODELS.get(self.model)
@@ -73,7 +75,7 @@ def _hook_config() -> None:
             set_defaults(self)
         if Path(own, f"{self.dataset}.inter").is_file():  # RecBole forces ml-100k into its own folder
             values["data_path"] = own
-        check_valid_metric(values)
+        check_atomic_files(values, backbone or self.model, sequential=values["MODEL_TYPE"] == ModelType.SEQUENTIAL)
         if backbone:
             check_feature_files(self)
 

@@ -56,6 +56,7 @@ def _run(arguments: argparse.Namespace, rest: list[str], argv: list[str] | None)
     models = names.split(",")
     for model in models:
         check_model(model)
+    _check_read(models, settings, rest)
     data_path = str(settings.get("data_path", "dataset/"))
     check_dataset(dataset, data_path)
     if processes.from_environment() is None and (arguments.nproc > 1 or arguments.world_size > 0):
@@ -108,6 +109,24 @@ def check_model(name: str) -> None:
     if name not in available:
         refuse(name)
         raise PRISMError(f"model {name!r} is unknown{suggest(name, available)}; see `recbole-prism models`")
+
+
+def _check_read(models: list[str], settings: dict, rest: list[str]) -> None:
+    """Keys of ours on the command line that none of the models reads: a warning on stderr, PRISMError if one would."""
+    from recbole_prism.config import model_yamls, read_yaml
+    from recbole_prism.models.table import MODELS
+    from recbole_prism.training.modes import KEYS, PLAIN
+
+    if any(model in MODELS for model in models):
+        return
+    given = [option[2:].split("=")[0] for option in rest]
+    plain = any(model in PLAIN for model in models)
+    for key in given:
+        if key in KEYS and plain and not settings.get("training_mode"):
+            raise PRISMError(f"{key}: would have no effect on {', '.join(models)}; set training_mode: packed too")
+    ours = read_yaml(model_yamls("PRISM")[0]).keys() - {"report", "resume", "training_mode", *(KEYS if plain else ())}
+    if unread := [key for key in given if key in ours]:
+        print(f"warning: {', '.join(unread)}: no effect on {', '.join(models)}, only on PRISM models", file=sys.stderr)
 
 
 def _settings(files: list[Path], rest: list[str]) -> dict:

@@ -50,6 +50,7 @@ load_col:                       # (dict) Clusters (.item) and groups (.user) are
 MAX_ITEM_LIST_LENGTH: {length}         # (int) A marker and {items} items.
 fusion_scope: sequence          # (str) Each row has one target.
 feature_scaling: none           # (str) Vectors have length one already.
+valid_metric: Recall@{topk}
 topk: [{topk}]                      # (list) Next items per class: a model that knows the class reaches a recall of 1.
 """
 

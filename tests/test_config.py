@@ -3,6 +3,7 @@
 import pytest
 from recbole.config import Config
 
+from recbole_prism.config import check_valid_metric
 from recbole_prism.errors import PRISMError
 from tests.dataset_made import write_dataset
 
@@ -118,11 +119,14 @@ def test_lists_on_the_command_line_may_be_written_as_in_a_yaml_file(configure, m
     ],
 )
 def test_early_stopping_by_what_is_not_computed_is_refused(configure, model, given, message):
+    def check(**given):
+        check_valid_metric(configure(model, train_neg_sample_args=None, **given))
+
     with pytest.raises(PRISMError, match=message):
-        configure(model, train_neg_sample_args=None, **given)
-    assert configure(model, train_neg_sample_args=None, **given, eval_step=0)
-    assert configure(model, train_neg_sample_args=None, metrics=["GAUC", "ItemCoverage"], valid_metric="gauc")
-    assert configure(model, train_neg_sample_args=None, metrics=["ItemCoverage"], valid_metric="itemcoverage@10")
+        check(**given)
+    check(**given, eval_step=0)
+    check(metrics=["GAUC", "ItemCoverage"], valid_metric="gauc")
+    check(metrics=["ItemCoverage"], valid_metric="itemcoverage@10")
 
 
 @pytest.mark.parametrize("model", ["PRISM_SASRec", "SASRec", "Pop"])

@@ -79,9 +79,12 @@ def test_several_models_run_in_turn_and_stand_in_one_table(settings, tmp_path):
         (["--dataset=tinny"], "did you mean 'tiny'"),
         (["--qqqq=1"], "qqqq: known neither to RecBole nor to"),
         (["--epochs"], "--epochs: not understood"),
+        (["--topk=5"], "valid_metric: 'NDCG@10' is not computed; metrics and topk give Recall@5, NDCG@5"),
+        (["--model=Pop", "--metrics=[MRR]", "--train_neg_sample_args={'sample_num': 1}"], "give MRR@10"),
         (["--modalities=['imag']"], "tiny.imag.safetensors: no such feature file"),
         (["--user_inter_num_interval='[1000,inf)'"], "no interactions are left after filtering"),
         (["--config_files=nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["--model=Pop,SASRec", "--ema_decay=0.9"], "on Pop, SASRec; set training_mode: packed too"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_one(run, arguments, message):
@@ -90,6 +93,12 @@ def test_bad_input_is_one_line_and_exit_code_one(run, arguments, message):
     assert message in err
     assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1
     assert "Traceback" not in err
+
+
+def test_keys_that_no_model_of_the_command_reads_are_named(run):
+    code, _, err = run("--model=Pop", "--train_neg_sample_args={'sample_num': 1}", "--fusion=sum")
+    warnings = [line for line in err.splitlines() if line.startswith("warning:")]
+    assert code == 0 and len(warnings) == 1 and warnings[0].endswith("fusion: no effect on Pop, only on PRISM models")
 
 
 def test_fewer_items_than_ranks_are_named_before_training(run, monkeypatch):
@@ -103,7 +112,7 @@ def test_fewer_items_than_ranks_are_named_before_training(run, monkeypatch):
 
     monkeypatch.setattr(PackedTrainer, "_train_epoch", watched)
     assert run()[0] == 0 and len(trained) == 1
-    code, _, err = run("--topk=[50]")
+    code, _, err = run("--topk=[50]", "--valid_metric=NDCG@50")
     assert code == 1 and "topk: 50 is more than the 20 items there are" in err and len(trained) == 1
 
 

@@ -10,7 +10,7 @@ import torch
 from recbole.trainer import Trainer
 from recbole.utils import set_color
 
-from recbole_prism.config import check_unchanged
+from recbole_prism.config import check_unchanged, check_valid_metric
 from recbole_prism.distributed import processes
 from recbole_prism.distributed.sharding import gathered, in_turn
 from recbole_prism.errors import PRISMError
@@ -33,11 +33,13 @@ class RecordingMixin:
         self.valid_results: list[dict[str, float]] = []
         self.resumed = False
 
-    def fit(self, *args, **kwargs):
+    def fit(self, train_data, valid_data=None, *args, **kwargs):
+        if valid_data is not None:
+            check_valid_metric(self.config)
         if self.config["resume"] and not self.resumed:
             self.resumed = True
             self.resume_checkpoint(self.config["resume"])
-        return super().fit(*args, **kwargs)
+        return super().fit(train_data, valid_data, *args, **kwargs)
 
     def _train_epoch(self, *args, **kwargs):
         start = perf_counter()

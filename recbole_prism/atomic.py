@@ -1,0 +1,72 @@
+"""What RecBole's atomic files must begin with, checked before anything is read: RecBole's own errors name no file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recbole_prism.errors import PRISMError, suggest
+
+TYPES = ("token", "token_seq", "float", "float_seq")
+ITEM_FIELDS = {  # backbone: the key that names the fields of the .item file that it embeds
+    "GRU4RecF": "selected_features",
+    "SASRecF": "selected_features",
+    "FDSA": "selected_features",
+    "S3Rec": "item_attribute",
+}
+
+
+def check_atomic_files(values: dict, backbone: str, *, sequential: bool) -> None:
+    """Raise PRISMError if the files of ``values`` (a config) lack a field that a model needs.
+
+    Files that are not there are left to RecBole, which may have saved or may download them.
+    """
+    file = Path(values["data_path"]) / f"{values['dataset']}.inter"
+    if not values.get("benchmark_filename") and file.is_file():
+        fields = read_header(file, values)
+        for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", *(["TIME_FIELD"] if sequential else [])):
+            if values[key] not in fields:
+                raise PRISMError(
+                    f"{file}: has no field {values[key]!r}{suggest(values[key], fields)}; "
+                    f"it has {', '.join(fields)} (set {key})"
+                )
+    if backbone in ITEM_FIELDS:
+        _check_item_fields(values, ITEM_FIELDS[backbone], backbone)
+
+
+def _check_item_fields(values: dict, key: str, backbone: str) -> None:
+    file = Path(values["data_path"]) / f"{values['dataset']}.item"
+    wanted = values[key] if isinstance(values[key], list) else [values[key]]
+    fields = read_header(file, values) if file.is_file() else []
+    load_col = values.get("load_col")
+    loaded = fields if load_col is None else load_col.get("item", [])
+    for field in wanted:
+        if field not in fields:
+            raise PRISMError(
+                f"{key}: {backbone} needs {field!r} of {file}, which "
+                f"{'has ' + ', '.join(fields) if fields else 'is not there'}; set {key}"
+            )
+        if loaded != "*" and field not in loaded:
+            raise PRISMError(
+                f"{key}: {field!r} is not loaded; set load_col: {{item: [{values['ITEM_ID_FIELD']}, {field}]}}"
+            )
+
+
+def read_header(file: Path, values: dict) -> list[str]:
+    """Names of the fields in a file's first line, ``name:type`` with RecBole's separator between them."""
+    separator, encoding = values["field_separator"], values.get("encoding") or "utf-8"
+    with file.open("rb") as lines:
+        first = lines.readline()
+    if first.startswith(b"\xef\xbb\xbf") and encoding.lower().replace("_", "-") == "utf-8":
+        raise PRISMError(f"{file}: begins with a byte order mark; set encoding: utf-8-sig, or save it without")
+    try:
+        cells = first.decode(encoding).rstrip("\r\n").split(separator)
+    except UnicodeDecodeError as error:
+        raise PRISMError(f"{file}: its first line is not {encoding} ({error}); set encoding") from error
+    for cell in cells:
+        name, _, kind = cell.partition(":")
+        if not name or kind not in TYPES:
+            raise PRISMError(
+                f"{file}: its first line must name fields as name:type with {separator!r} between them, types "
+                f"{', '.join(TYPES)}; {cell[:60]!r} is none"
+            )
+    return [cell.partition(":")[0] for cell in cells]

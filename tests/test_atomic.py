@@ -1,0 +1,75 @@
+"""Faults of atomic files are named with file and field, before anything is read."""
+
+import re
+
+import pytest
+from recbole.config import Config
+
+from recbole_prism.errors import PRISMError
+
+HEADER = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
+
+
+@pytest.fixture
+def configure(settings):
+    def make(model, **overrides):
+        given = {"train_neg_sample_args": None} if model == "SASRec" else {}
+        return Config(model=model, dataset="tiny", config_dict={**settings, **given, **overrides})
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("\ufeff" + HEADER, "begins with a byte order mark; set encoding: utf-8-sig"),
+        (HEADER.replace("item_id:token", "item_id"), "must name fields as name:type .* 'item_id' is none"),
+        (HEADER.replace("\t", ","), "with '\\t' between them"),
+        (HEADER + "\t", "'' is none"),
+        ("", "'' is none"),
+        (HEADER.replace("token", "word"), "'user_id:word' is none"),
+        (HEADER.replace("item_id", "item"), "has no field 'item_id'.*did you mean 'item'.*set ITEM_ID_FIELD"),
+        (HEADER.replace("timestamp", "time"), "has no field 'timestamp'.*set TIME_FIELD"),
+    ],
+)
+@pytest.mark.parametrize("model", ["PRISM_SASRec", "SASRec"])
+def test_a_first_line_that_cannot_be_read_is_named(configure, data_path, model, header, message):
+    file = data_path / "tiny" / "tiny.inter"
+    body = file.read_text().split("\n", 1)[1]
+    file.write_text(f"{header}\n{body}", encoding="utf-8")
+    with pytest.raises(PRISMError, match=re.escape(str(file)) + ".*" + message.replace("\\t", r"\\t")):
+        configure(model)
+
+
+def test_what_recbole_reads_is_accepted(configure, data_path):
+    file = data_path / "tiny" / "tiny.inter"
+    text = file.read_text()
+    file.write_text(text, encoding="utf-8-sig")
+    assert configure("PRISM_SASRec", encoding="utf-8-sig")
+    file.write_text(text.replace("\t", ";").replace("timestamp", "zeit"), encoding="utf-8")
+    assert configure("PRISM_SASRec", field_separator=";", TIME_FIELD="zeit")
+    assert configure("Pop", field_separator=";", train_neg_sample_args={"sample_num": 1})  # needs no times
+    file.unlink()
+    assert configure("PRISM_SASRec")  # RecBole says what is missing, or loads what it has saved
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "message"),
+    [
+        (
+            "PRISM_GRU4RecF",
+            {},
+            "selected_features: GRU4RecF needs 'class' of .*tiny.item, which has item_id, category, ",
+        ),
+        ("SASRecF", {"selected_features": ["categori"]}, "'categori' of"),
+        ("PRISM_FDSA", {"selected_features": ["category"]}, r"'category' is not loaded; set load_col: \{item: "),
+        ("PRISM_S3Rec", {"train_stage": "pretrain"}, "item_attribute: S3Rec needs 'class'"),
+    ],
+)
+def test_item_fields_that_a_backbone_embeds_must_be_there(configure, data_path, model, given, message):
+    given = {**given, "train_neg_sample_args": None}
+    with pytest.raises(PRISMError, match=message):
+        configure(model, **given)
+    (data_path / "tiny" / "tiny.item").unlink()
+    with pytest.raises(PRISMError, match="tiny.item, which is not there"):
+        configure(model, **given)
