@@ -59,7 +59,9 @@ class Run:
         if variant == "PRISM":
             settings["modalities"] = make_features(data, Path(folder))
         elif variant == "packed":
-            settings["training_mode"] = "rows" if model == "BERT4Rec" else "packed"
+            settings["training_mode"] = "packed"
+        if model == "BERT4Rec" and variant in ("packed", "PRISM"):  # the work of RecBole's rows
+            settings["training_mode"] = "rows"
         config = Config(model=name, dataset=data.name, config_dict={**settings, **overrides})
         init_seed(config["seed"], config["reproducibility"])
         self.train, _, self.test = data_preparation(config, create_dataset(config))

@@ -79,6 +79,7 @@ def test_several_models_run_in_turn_and_stand_in_one_table(settings, tmp_path):
         (["--dataset=tinny"], "did you mean 'tiny'"),
         (["--qqqq=1"], "qqqq: known neither to RecBole nor to"),
         (["--epochs"], "--epochs: not understood"),
+        ([f"--checkpoint_dir={__file__}"], "test_run.py is no folder that can be written to"),
         (["--topk=5"], "valid_metric: 'NDCG@10' is not computed; metrics and topk give Recall@5, NDCG@5"),
         (["--model=Pop", "--metrics=[MRR]", "--train_neg_sample_args={'sample_num': 1}"], "give MRR@10"),
         (["--modalities=['imag']"], "tiny.imag.safetensors: no such feature file"),

@@ -147,7 +147,8 @@ def packed_defaults(model: str, settings: dict) -> dict:
     from recbole_prism.training.modes import CAUSAL, MASKED, why_not_packed
 
     if model == MASKED:
-        return {"training_mode": "rows"}
+        reason = why_not_packed({"transform": "mask_itemseq", **settings}, model)
+        return {"training_mode": "rows" if reason else "packed"}
     return {"training_mode": "packed"} if model in CAUSAL and not why_not_packed(settings, model) else {}
 
 
@@ -178,14 +179,13 @@ def control_settings(name: str, given: Mapping = MappingProxyType({})) -> dict:
 
 def _preset(name: str, given: Mapping) -> dict:
     if name.startswith(ONLY) and name != ONLY:
-        kept, sources = name.removeprefix(ONLY), given.get("modalities")
-        if not isinstance(sources, Mapping):
-            return {"modalities": [kept]}
-        if kept not in sources:
+        kept, sources = name.removeprefix(ONLY), given.get("modalities") or defaults_of("PRISM_SASRec")[0]["modalities"]
+        sources = [sources] if isinstance(sources, str) else sources
+        if given and kept not in sources:  # else the dataset is not known yet
             raise PRISMError(
                 f"control {name!r}: no modality {kept!r}{suggest(kept, sources)}; there are {list(sources)}"
             )
-        return {"modalities": {kept: sources[kept]}}
+        return {"modalities": {kept: sources[kept]} if isinstance(sources, Mapping) else [kept]}
     if name.startswith(WITHOUT) and name != WITHOUT:
         return {"experts_off": [name.removeprefix(WITHOUT)]}
     if name in FEATURES:

@@ -20,12 +20,12 @@ def main(arguments: argparse.Namespace) -> int:
 
 def rows() -> list[dict[str, str]]:
     """One dict per backbone, in the order of the table."""
-    from recbole_prism.training.modes import CAUSAL, PLAIN
+    from recbole_prism.training.modes import PLAIN
 
     return [
         {
             "backbone": name,
-            "training": "packed, rows" if name in CAUSAL else "rows",
+            "training": "packed, rows" if name in PLAIN else "rows",
             "losses": ", ".join((*backbone.losses, "sampled") if name in PLAIN else backbone.losses),
             "scopes": ", ".join(backbone.scopes),
             "causal": "yes" if backbone.causal else "no",

@@ -94,7 +94,9 @@ def load_bundle(path: str | Path, *, device: str = "cpu") -> Loaded:
         return _build(checked, str(path), all(name in named for name in USERS), device)
     except PRISMError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, IndexError, zipfile.BadZipFile) as error:
+    except (
+        OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, ImportError, zipfile.BadZipFile
+    ) as error:  # fmt: skip
         raise PRISMError(f"{path}: cannot be read as a bundle ({type(error).__name__}: {error})") from error
     finally:
         close()

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     whom.add_argument("--user", nargs="+", metavar="USER", help="user tokens; @FILE: one a line")
     whom.add_argument("--all-users", action="store_true", help="every user who has a history")
     whom.add_argument("--sequence", nargs="+", metavar="ITEM", help="item tokens, oldest first; @FILE: one a line")
-    parser.add_argument("-k", type=int, default=10, help="how many items (10)")
+    parser.add_argument("-k", type=int, help="how many items (10, or all of --only if these are fewer)")
     parser.add_argument("--seen", choices=["keep", "drop"], default="drop", help="items of the history (drop)")
     parser.add_argument(
         "--history",
@@ -69,7 +69,10 @@ def main(arguments: argparse.Namespace) -> int:
     if new_items:
         recommender = recommender.with_new_items(new_items, arguments.new_item_spread or 0.0)
     only = None if arguments.only is None else read_tokens(arguments.only)
-    options = {"k": arguments.k, "seen": arguments.seen, "only": only, "exclude": read_tokens(arguments.exclude)}
+    exclude = read_tokens(arguments.exclude)
+    if arguments.k is None:
+        arguments.k = 10 if only is None else max(1, min(10, len(set(only) - set(exclude or ()))))
+    options = {"k": arguments.k, "seen": arguments.seen, "only": only, "exclude": exclude}
     if arguments.sequence:
         if arguments.history != "full":
             raise PRISMError("--history chooses what of a user's past counts; a --sequence counts as it is")

@@ -55,7 +55,7 @@ class PackedBatches:
             kept = generator.permutation(kept)
         self.windows = Windows(*(part[kept] for part in windows))
         self.n_targets = n_targets[kept]
-        self.bounds = _equal_parts(self.n_targets, batch_size)
+        self.bounds = equal_parts(self.n_targets, batch_size)
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
@@ -76,7 +76,7 @@ class PackedBatches:
             yield batch
 
 
-def _equal_parts(sizes: np.ndarray, batch_size: int) -> np.ndarray:
+def equal_parts(sizes: np.ndarray, batch_size: int) -> np.ndarray:
     """Bounds [n + 1] of n runs of windows with about equal sums of ``sizes`` [W].
 
     No run is empty, and none exceeds ``batch_size`` by more than a window.

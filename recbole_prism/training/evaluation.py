@@ -151,9 +151,7 @@ def row_histories(dataset, interaction, positive: Tensor) -> tuple[Tensor, Tenso
     the positive again stays.
     """
     if PLACE not in interaction:
-        raise PRISMError(
-            "repeatable: False needs the interactions, and this dataset was saved with rows alone"
-        )
+        raise PRISMError("repeatable: False needs the interactions, and this dataset was saved with rows alone")
     place = interaction[PLACE]
     first = dataset.first_places()[place]
     rows = torch.repeat_interleave(place - first)

@@ -12,7 +12,7 @@ from recbole_prism.errors import PRISMError
 from recbole_prism.models.table import BACKBONES
 
 CAUSAL = ("SASRec", "GRU4Rec", "SASRecF", "GRU4RecF", "FDSA")  # backbones with an encoder in ``encoders.PACKED``
-MASKED = "BERT4Rec"  # has rows, but loss and encoder are ours (``masked.py``)
+MASKED = "BERT4Rec"  # loss and encoder are ours (``masked.py``); packed, it has fewer rows (``masking.py``)
 PLAIN = (*CAUSAL, MASKED)  # of RecBole's own, those that train as ours do if their config has ``training_mode``
 COMPARES = "expert_loss_on: prediction compares predictions for several variants of a row"
 # Keys of ours that RecBole's own backbones have as well
@@ -39,12 +39,23 @@ NOT_PACKED = {  # backbone: why one pass over a sequence does not give what its 
 
 def why_not_packed(values: dict, backbone: str) -> str | None:
     """The reason why one pass cannot train every prefix of a sequence in this configuration, or None."""
+    if backbone == MASKED:
+        return why_not_drawn(values)
     if reason := why_not_encoded(values, backbone):
         return reason
     if values.get("fusion_scope") == "sequence":
         return "fusion_scope: sequence pools the whole row, so the future would reach earlier positions (use causal)"
     if _compares_predictions(values):
         return COMPARES
+    return None
+
+
+def why_not_drawn(values: dict) -> str | None:
+    """The reason why BERT4Rec needs all of RecBole's rows, or None: packed, it draws some (``masking.py``)."""
+    if values.get("transform") != "mask_itemseq":
+        return f"{MASKED} is trained by transform: mask_itemseq, which is {values.get('transform')!r}"
+    if values.get("benchmark_filename"):
+        return FOREIGN_ROWS
     return None
 
 

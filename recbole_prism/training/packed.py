@@ -17,7 +17,7 @@ from recbole_prism.training.encoders import PACKED
 from recbole_prism.training.kernels import use_fast_kernels
 from recbole_prism.training.losses import make_negative_sampler
 from recbole_prism.training.masked import MaskedBERT4Rec
-from recbole_prism.training.masking import use_fast_masking
+from recbole_prism.training.masking import use_fast_masking, use_fewer_rows
 from recbole_prism.training.memory import keep_freed_memory
 from recbole_prism.training.modes import window_stride
 from recbole_prism.training.objective import packed_loss
@@ -34,12 +34,15 @@ class PackedMixin:
             model.__class__ = MaskedBERT4Rec
         use_fast_kernels(model)
         keep_freed_memory(self.optimizer)
-        self._sequences = self._negative_sampler = None
+        self._sequences = self._negative_sampler = self._rows = None
         self.encode = PACKED[backbone_of(config["model"])] if config["unpadded"] else None
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         if isinstance(self.model, MaskedBERT4Rec):
             self.model.sample_negatives(self._sampler(train_data), self.config["num_negatives"])
+            if self.config["training_mode"] == "packed":
+                self._rows = self._rows or use_fewer_rows(train_data, self.config)
+                self._rows.epoch = epoch_idx
         if self.encode:
             loss_func = loss_func or self._packed_loss(train_data)
             train_data = self._packed_batches(train_data, epoch_idx)

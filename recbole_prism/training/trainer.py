@@ -36,6 +36,10 @@ class RecordingMixin:
     def fit(self, train_data, valid_data=None, *args, **kwargs):
         if valid_data is not None:
             check_valid_metric(self.config)
+        if not os.access(self.config["checkpoint_dir"], os.W_OK | os.X_OK) or not os.path.isdir(
+            self.config["checkpoint_dir"]
+        ):
+            raise PRISMError(f"checkpoint_dir: {self.config['checkpoint_dir']} is no folder that can be written to")
         if self.config["resume"] and not self.resumed:
             self.resumed = True
             self.resume_checkpoint(self.config["resume"])

@@ -82,6 +82,8 @@ def test_files_of_tuned_settings_come_before_what_all_share(tmp_path):
 def test_controls_set_known_keys():
     assert {key for control in CONTROLS.values() for key in control} <= known_keys()
     assert control_settings("only_image") == {"modalities": ["image"]}
+    with pytest.raises(PRISMError, match="no modality 'txt'.*did you mean 'text'"):
+        control_settings("only_txt", {"epochs": 1})
     both = make_plan(["PRISM_SASRec"], ["a"], 1, controls=["noise_features+projections_only"]).jobs()[1]
     assert both.features == "noise" and both.settings["fusion"] == "none"
     assert both.label == "PRISM_SASRec+noise_features+projections_only"
@@ -214,7 +216,9 @@ def test_csv_and_json_hold_everything(rows):
 def test_plain_backbones_train_packed_where_they_can():
     first, second = make_plan({"SASRec": None, "GRU4Rec": {"training_mode": "rows"}}, ["a"], 1).jobs()
     assert first.settings["training_mode"] == "packed" and second.settings["training_mode"] == "rows"
-    assert make_plan(["BERT4Rec"], ["a"], 1).jobs()[0].settings["training_mode"] == "rows"
+    assert make_plan(["BERT4Rec"], ["a"], 1).jobs()[0].settings["training_mode"] == "packed"
+    by_rows = make_plan({"BERT4Rec": {"benchmark_filename": ["a", "b", "c"]}}, ["a"], 1).jobs()[0]
+    assert by_rows.settings["training_mode"] == "rows"
     assert "training_mode" not in make_plan(["NARM"], ["a"], 1).jobs()[0].settings
     as_recbole = make_plan({"SASRec": {"training_mode": None}}, ["a"], 1).jobs()[0].settings
     assert as_recbole["training_mode"] is None and as_recbole["train_neg_sample_args"] is None

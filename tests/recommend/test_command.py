@@ -67,7 +67,7 @@ def test_tokens_from_files_and_new_items(run, trained, tmp_path, new_items):
     checkpoint = trained("PRISM_SASRec", score_items="content")
     new = [f"{name}={file}" for name, file in new_items.items()]
     code, out, err = run(
-        "recommend", checkpoint, "--user", f"@{tmp_path / 'users.txt'}", "-k", 2, "--format", "csv",
+        "recommend", checkpoint, "--user", f"@{tmp_path / 'users.txt'}", "--format", "csv",
         "--only", f"@{tmp_path / 'only.txt'}", "--exclude", "i4", "--new-items", *new, "--new-item-spread", 0.5,
     )  # fmt: skip
     assert code == 0, err

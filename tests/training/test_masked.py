@@ -10,7 +10,7 @@ from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 from recbole.trainer import Trainer
 from recbole.utils import get_trainer
 
-from recbole_prism.training.masking import MaskItemSequenceFast
+from recbole_prism.training.masking import FewerRows, MaskItemSequenceFast, append
 from tests.training.conftest import NO_DROPOUT, assert_same_loss_and_gradients
 
 
@@ -107,3 +107,56 @@ def test_training_masks_fast_and_the_config_stays_recboles(build, loss_type):
     assert type(loaders[0].transform) is MaskItemSequenceFast
     assert type(construct_transform(config)) is MaskItemSequence
     assert all(np.isfinite(list(trainer.train_loss_dict.values())))
+
+
+def test_fewer_rows_come_equally_often_and_predict_each_target_once(build):
+    _, _, loaders = build("PRISM_BERT4Rec", training_mode="packed", MAX_ITEM_LIST_LENGTH=4)
+    dataset = loaders[0]._dataset
+    users, lengths = dataset.inter_feat["user_id"].numpy(), dataset.inter_feat["item_length"].numpy()
+    rows = FewerRows(dataset, batch_size=16, mask_ratio=0.8, seed=3)
+    drawn = [np.concatenate(list(rows)) for rows.epoch in range(3000)]
+    sizes, counts = np.bincount(users), np.bincount(users[drawn[0]])
+    masked = 0.8 * np.bincount(users, lengths) / np.maximum(sizes, 1)  # items in the mean row of each user
+    assert all((np.bincount(users[epoch]) == counts).all() for epoch in drawn) and (counts < sizes).any()
+    assert (counts <= sizes).all() and (counts * masked >= np.minimum(sizes, sizes * masked) - 1e-9).all()
+    assert ((counts - 1) * masked < sizes)[sizes > 0].all()
+    often = np.bincount(np.concatenate(drawn), minlength=len(users)) / len(drawn)
+    np.testing.assert_allclose(often, (counts / np.maximum(sizes, 1))[users], atol=0.06)
+    rows.epoch = 0
+    assert list(rows) == list(rows) and (np.concatenate(list(rows)) == drawn[0]).all() and len(rows) == len(list(rows))
+    assert all(0.8 * lengths[batch].sum() <= 16 + 0.8 * 4 for batch in rows)
+    assert (drawn[0] != drawn[1]).any()
+
+
+def test_no_more_rows_than_recbole_makes(build):
+    _, _, loaders = build("PRISM_BERT4Rec")
+    rows = FewerRows(loaders[0]._dataset, batch_size=100, mask_ratio=0.01, seed=1, shuffle=False)
+    assert sorted(np.concatenate(list(rows))) == list(range(len(loaders[0]._dataset)))
+
+
+def test_appending_shifts_full_rows():
+    item_seq, lengths = torch.tensor([[3, 0, 0], [4, 5, 6]]), torch.tensor([1, 3])
+    longer, more = append(item_seq, lengths, torch.tensor([7, 8]))
+    assert longer.tolist() == [[3, 7, 0], [5, 6, 8]] and more.tolist() == [2, 3]
+    assert item_seq.tolist() == [[3, 0, 0], [4, 5, 6]]
+
+
+@pytest.mark.parametrize("name", ["BERT4Rec", "PRISM_BERT4Rec"])
+def test_packed_fine_tuning_predicts_the_rows_target_which_nothing_shows(build, name):
+    config, model, loaders = build(name, training_mode="packed", ft_ratio=1, MAX_ITEM_LIST_LENGTH=5)
+    assert config["training_mode"] == "packed"
+    trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
+    seen = []
+    calculate = model.calculate_loss
+    model.calculate_loss = lambda rows: seen.append(rows) or calculate(rows)
+    trainer.fit(loaders[0], verbose=False)
+    assert type(seen[0]) is type(loaders[0]._dataset[np.arange(1)]) and len(seen) == len(loaders[0])
+    for rows in seen:
+        history, masked = rows["item_id_list"], rows["Mask_item_id_list"]
+        assert torch.equal(rows["Pos_item_id"][:, -1], rows["item_id"]) and (rows["Pos_item_id"][:, :-1] == 0).all()
+        expected = model.reconstruct_test_data(history, rows["item_length"])  # what evaluation reads: shifted by one
+        full = rows["item_length"] == 5
+        assert torch.equal(masked[full], expected[full])
+        assert torch.equal(masked[~full, :1], history[~full, :1]) and ((masked == model.mask_token).sum(1) == 1).all()
+        unmasked = torch.where(masked == model.mask_token, 0, masked)
+        assert torch.equal(unmasked[~full], history[~full])

@@ -72,15 +72,23 @@ def test_what_recbole_offers_works_packed(build, name, overrides):
 
 
 @pytest.mark.parametrize("mode", ["packed", "rows"])
-def test_a_resumed_run_equals_an_uninterrupted_one(build, mode):
+@pytest.mark.parametrize("name", ["PRISM_SASRec", "PRISM_BERT4Rec"])
+def test_a_resumed_run_equals_an_uninterrupted_one(build, name, mode):
     settings = {"training_mode": mode, "stopping_step": 100, "valid_metric": "Recall@20", "topk": [20]}
-    whole = fit(build, "PRISM_SASRec", epochs=4, **settings)
-    half = fit(build, "PRISM_SASRec", epochs=2, **settings)  # every item is among 20, so each epoch is saved
-    resumed = fit(build, "PRISM_SASRec", resume=half.saved_model_file, epochs=4, **settings)
+    whole = fit(build, name, epochs=4, **settings)
+    half = fit(build, name, epochs=2, **settings)  # every item is among 20, so each epoch is saved
+    resumed = fit(build, name, resume=half.saved_model_file, epochs=4, **settings)
     assert resumed.start_epoch == 2
     assert resumed.train_loss_dict == {epoch: whole.train_loss_dict[epoch] for epoch in (2, 3)}
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_what_is_finished_can_be_resumed_any_number_of_times(build):
+    first = fit(build, "PRISM_SASRec", epochs=2)
+    for _ in range(3):
+        again = fit(build, "PRISM_SASRec", epochs=2, resume=first.saved_model_file)
+        assert again.best_valid_result == first.best_valid_result and again.best_valid_score == first.best_valid_score
 
 
 def test_a_run_does_not_go_on_with_other_defaults(build):
@@ -94,6 +102,16 @@ def test_a_run_does_not_go_on_with_other_defaults(build):
     assert fit(build, "PRISM_SASRec", epochs=2, resume=half, feature_length=5, target_smoothing=0.1, **settings)
 
 
+def test_a_run_does_not_go_on_with_another_optimizer_or_from_another_file(build, tmp_path):
+    half = fit(build, "PRISM_SASRec", epochs=1).saved_model_file
+    for changed in ({"learning_rate": 0.5}, {"weight_decay": 0.1}, {"learner": "sgd"}):
+        with pytest.raises(PRISMError, match=f"was trained with {next(iter(changed))}: .* would have no effect"):
+            fit(build, "PRISM_SASRec", epochs=2, resume=half, **changed)
+    (tmp_path / "orders.csv").write_text("customer,sku\n")
+    with pytest.raises(PRISMError, match="orders.csv: cannot be read as a checkpoint"):
+        fit(build, "PRISM_SASRec", epochs=2, resume=str(tmp_path / "orders.csv"))
+
+
 @pytest.mark.parametrize("name", ["SASRec", "GRU4Rec"])
 def test_recboles_own_model_gets_our_batches_if_asked_and_is_untouched_otherwise(build, name):
     for mode in ("packed", "rows"):
@@ -104,7 +122,9 @@ def test_recboles_own_model_gets_our_batches_if_asked_and_is_untouched_otherwise
 @pytest.mark.parametrize(
     ("name", "overrides", "reason"),
     [
-        ("PRISM_BERT4Rec", {}, "BERT4Rec attends to both sides"),
+        ("PRISM_CORE", {}, "CORE attends to both sides"),
+        ("PRISM_BERT4Rec", {"transform": "crop_itemseq"}, "BERT4Rec is trained by transform: mask_itemseq, .* 'crop"),
+        ("BERT4Rec", {"benchmark_filename": ["a", "b", "c"]}, "benchmark_filename brings rows"),
         ("PRISM_SASRec", {"fusion_scope": "sequence"}, "fusion_scope: sequence pools the whole row"),
         ("PRISM_SASRec", {"transform": "crop_itemseq"}, "transform: crop_itemseq"),
         ("PRISM_GRU4Rec", {"window_stride": 11}, "window_stride: 11 is longer than a window"),
@@ -118,7 +138,7 @@ def test_packed_training_refuses_what_it_cannot_do(build, name, overrides, reaso
 
 
 def test_rows_are_the_default_where_packing_is_impossible(build):
-    for name, overrides in (("PRISM_BERT4Rec", {}), ("PRISM_SASRec", {"fusion_scope": "sequence"})):
+    for name, overrides in (("PRISM_CORE", {}), ("PRISM_SASRec", {"fusion_scope": "sequence"})):
         assert build(name, **overrides)[0]["training_mode"] == "rows"
     with pytest.raises(PRISMError, match="loss_type: sampled is impossible here: NARM pools or weighs the row"):
         build("PRISM_NARM", loss_type="sampled")
