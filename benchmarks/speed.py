@@ -265,8 +265,9 @@ def report(model: str, data: Path, result: dict, memory: dict[str, float], peak:
     shipped, off = result[VARIANTS[0]], result[VARIANTS[1]]
     for variant, steps in result["steps"].items():
         own = result[variant]
-        plain = f"{model}, {'rows without padding' if model == 'BERT4Rec' else 'packed'}"
-        name = {"packed": plain, "PRISM": f"PRISM_{model}"}.get(variant, variant)
+        trains = "rows without padding" if model == "BERT4Rec" else "packed"
+        ours = f"PRISM_{model}, {trains}" if model == "BERT4Rec" else f"PRISM_{model}"
+        name = {"packed": f"{model}, {trains}", "PRISM": ours}.get(variant, variant)
         rows.append(
             f"| {name} | {own['epoch']:.1f} | {steps} | {own['epoch'] / thousands:.4f} "
             f"| {own['epoch'] / shipped['epoch']:.3f} | {own['epoch'] / off['epoch']:.3f} | {own['evaluation']:.2f} "
