@@ -21,14 +21,15 @@ def check_atomic_files(values: dict, backbone: str, *, sequential: bool) -> None
     Files that are not there are left to RecBole, which may have saved or may download them.
     """
     file = Path(values["data_path"]) / f"{values['dataset']}.inter"
-    if not values.get("benchmark_filename") and file.is_file():
-        fields = read_header(file, values)
+    if not values.get("benchmark_filename"):
+        fields = read_header(file, values) if file.is_file() else None
         for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", *(["TIME_FIELD"] if sequential else [])):
-            if values[key] not in fields:
+            if fields is not None and values[key] not in fields:
                 raise PRISMError(
                     f"{file}: has no field {values[key]!r}{suggest(values[key], fields)}; "
                     f"it has {', '.join(fields)} (set {key})"
                 )
+            _check_loaded(values, "inter", values[key], key)
     if backbone in ITEM_FIELDS:
         _check_item_fields(values, ITEM_FIELDS[backbone], backbone)
 
@@ -37,18 +38,46 @@ def _check_item_fields(values: dict, key: str, backbone: str) -> None:
     file = Path(values["data_path"]) / f"{values['dataset']}.item"
     wanted = values[key] if isinstance(values[key], list) else [values[key]]
     fields = read_header(file, values) if file.is_file() else []
-    load_col = values.get("load_col")
-    loaded = fields if load_col is None else load_col.get("item", [])
     for field in wanted:
         if field not in fields:
             raise PRISMError(
                 f"{key}: {backbone} needs {field!r} of {file}, which "
                 f"{'has ' + ', '.join(fields) if fields else 'is not there'}; set {key}"
             )
-        if loaded != "*" and field not in loaded:
-            raise PRISMError(
-                f"{key}: {field!r} is not loaded; set load_col: {{item: [{values['ITEM_ID_FIELD']}, {field}]}}"
-            )
+        _check_loaded(values, "item", field, key)
+
+
+def _check_loaded(values: dict, suffix: str, field: str, key: str) -> None:
+    """Raise PRISMError if load_col leaves out a field of NAME.suffix."""
+    loaded = {suffix: "*"} if values.get("load_col") is None else values["load_col"]
+    columns = loaded.get(suffix) or []
+    if columns != "*" and field not in columns:
+        first = [values["USER_ID_FIELD"], values["ITEM_ID_FIELD"]] if suffix == "inter" else [values["ITEM_ID_FIELD"]]
+        wanted = {**loaded, suffix: list(dict.fromkeys([*first, *columns, field]))}
+        text = ", ".join(f"{name}: {fields if fields == '*' else list(fields)}" for name, fields in wanted.items())
+        raise PRISMError(f"{key}: {field!r} is not loaded; set load_col: {{{text.replace(chr(39), '')}}}")
+
+
+def check_lines(file: Path, values: dict) -> None:
+    """Raise PRISMError naming the first line of an atomic file that cannot be read: its encoding, or no number."""
+    separator, encoding = values["field_separator"], values.get("encoding") or "utf-8"
+    names = file.read_bytes().split(b"\n", 1)[0].decode(encoding).rstrip("\r").split(separator)
+    floats = [place for place, name in enumerate(names) if name.endswith(":float")]
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                cells = line.decode(encoding).rstrip("\r\n").split(separator)
+            except UnicodeDecodeError as error:
+                raise PRISMError(f"{file}, line {number}: is not {encoding} ({error.reason}); set encoding") from error
+            for place in floats if number > 1 else []:
+                _check_number(cells[place] if place < len(cells) else "", f"{file}, line {number}", names[place])
+
+
+def _check_number(cell: str, where: str, name: str) -> None:
+    try:
+        float(cell or "nan")
+    except ValueError as error:
+        raise PRISMError(f"{where}: {name.partition(':')[0]} must be a number, is {cell[:60]!r}") from error
 
 
 def read_header(file: Path, values: dict) -> list[str]:

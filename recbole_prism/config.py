@@ -129,26 +129,6 @@ def model_yamls(model: str) -> list[Path]:
     return files
 
 
-def check_unchanged(checkpoint: str, config) -> None:
-    """Raise PRISMError if a key that nobody sets now was another when the checkpoint was made, by another default, or
-    if one is set that would have no effect, since the optimizer goes on with its own."""
-    from recbole_prism.recommend.checkpoint import read_checkpoint
-
-    before = read_checkpoint(Path(checkpoint))["config"].final_config_dict
-    for key in ("learner", "learning_rate", "weight_decay"):
-        if before.get(key) != config[key]:
-            raise PRISMError(
-                f"{checkpoint}: was trained with {key}: {before.get(key)}, and its optimizer goes on with it; "
-                f"{config[key]} would have no effect (start anew for that)"
-            )
-    ours = read_yaml(model_yamls("PRISM")[0]).keys() - config.external_config_dict.keys() - {"report", "torch_compile"}
-    changed = sorted(key for key in ours & before.keys() if key in config and before[key] != config[key])
-    if changed:
-        was = ", ".join(f"{key}: {before[key]}" for key in changed)
-        now = ", ".join(str(config[key]) for key in changed)
-        raise PRISMError(f"{checkpoint}: was trained with {was}, and the defaults are {now} now; set what is wanted")
-
-
 def check_config(config, model: str) -> None:
     """Raise PRISMError for unknown keys and for values out of type or range."""
     from torch import nn

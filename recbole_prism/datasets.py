@@ -18,6 +18,14 @@ def dataset_yaml(dataset: str, data_path: str) -> Path | None:
     return None
 
 
+def dataset_settings(dataset: str, data_path: str) -> dict:
+    """What that file sets, nothing without one."""
+    from recbole_prism.config import read_yaml
+
+    file = dataset_yaml(dataset, data_path)
+    return read_yaml(file) if file else {}
+
+
 def check_dataset(dataset: str, data_path: str) -> None:
     """Raise PRISMError if there are no interactions of that name, with the nearest names that exist.
 

@@ -81,8 +81,12 @@ class Modalities(nn.Module):
             values, covered = getattr(self, f"values_{name}"), getattr(self, f"covered_{name}")
             if items is not None:
                 values, covered = values[items], covered[items]
-            if self.training and self.dropout:  # this item lacks this modality in this step
-                covered = covered & (torch.rand(len(covered), device=covered.device) >= self.dropout)
+            if self.training and self.dropout:  # these items lack this modality in this step
+                lacking = torch.rand(len(covered), device=covered.device) < self.dropout
+                if self.missing == "mean":
+                    values = torch.where((lacking & covered)[:, None], self._mean(name), values)
+                else:
+                    covered = covered & ~lacking
             weight = self.projection[name].weight
             values = torch.where(covered[:, None], self.projection[name](values.to(weight.dtype)), 0.0)
             if name in self.missing_vector:
@@ -94,6 +98,10 @@ class Modalities(nn.Module):
             available.append(covered)
         return torch.stack(projected, 1), torch.stack(available, 1)
 
+    def _mean(self, name: str) -> Tensor:
+        """Of the features of all items, which those without got too where ``missing`` is mean: [D]."""
+        return getattr(self, f"values_{name}")[getattr(self, f"covered_{name}")].mean(0)
+
     @contextmanager
     def lacking(self, name: str, items: Tensor) -> Iterator[None]:
         """While in force items (bool [N]) lack a modality, as those without features do by the policy ``missing``."""
@@ -101,7 +109,7 @@ class Modalities(nn.Module):
         attribute = f"values_{name}" if by_mean else f"covered_{name}"
         whole, covered = getattr(self, attribute), getattr(self, f"covered_{name}")
         if by_mean:
-            reduced = torch.where((items & covered)[:, None], whole[covered].mean(0), whole)
+            reduced = torch.where((items & covered)[:, None], self._mean(name), whole)
         else:
             reduced = covered & ~items
         setattr(self, attribute, reduced)

@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace, rest: list[str], argv: list[str] | None) -> int:
-    from recbole_prism.datasets import check_dataset, dataset_yaml
+    from recbole_prism.datasets import check_dataset
     from recbole_prism.distributed import launch, processes
 
     unusable = [a for a in rest if not a.startswith("--") or a.count("=") != 1]
@@ -57,8 +57,7 @@ def _run(arguments: argparse.Namespace, rest: list[str], argv: list[str] | None)
     for model in models:
         check_model(model)
     _check_read(models, settings, rest)
-    data_path = str(settings.get("data_path", "dataset/"))
-    check_dataset(dataset, data_path)
+    check_dataset(dataset, str(settings.get("data_path", "dataset/")))
     if processes.from_environment() is None and (arguments.nproc > 1 or arguments.world_size > 0):
         launch.launch(
             launch.command_line(argv),
@@ -78,13 +77,8 @@ def _run(arguments: argparse.Namespace, rest: list[str], argv: list[str] | None)
     register()
     results = []
     for model in models:
-        own_files, config_dict = list(map(str, files)), {}
-        if model not in MODELS:
-            yaml_file = dataset_yaml(dataset, data_path)
-            own_files = [str(yaml_file), *own_files] if yaml_file else own_files
-            config_dict = plain_defaults(model, settings)
         _close_log()
-        result = run(model, dataset, own_files, config_dict)
+        result = run(model, dataset, list(map(str, files)), {} if model in MODELS else plain_defaults(model, settings))
         if result is not None:  # None in all processes but the first
             print(summary_text(model, dataset, result))
             results.append(result)

@@ -107,32 +107,27 @@ def given_settings(arguments: argparse.Namespace) -> dict:
 
 
 def trial_settings(arguments: argparse.Namespace, given: dict) -> dict:
-    """What every trial shares: what is given; under it, for RecBole's own models, the dataset's yaml file."""
-    from recbole_prism.config import read_yaml
-    from recbole_prism.datasets import check_dataset, dataset_yaml
+    """What every trial shares: what is given, and what RecBole's own models must be given."""
+    from recbole_prism.datasets import check_dataset
     from recbole_prism.models.table import MODELS
     from recbole_prism.run import plain_defaults
 
     settings = {key: value for key, value in given.items() if key not in ("model", "dataset")}
-    data_path = str(settings.get("data_path", "dataset/"))
-    check_dataset(arguments.dataset, data_path)
-    if arguments.model not in MODELS:
-        own = dataset_yaml(arguments.dataset, data_path)
-        settings = {**(read_yaml(own) if own else {}), **settings}
-        settings = {**plain_defaults(arguments.model, settings), **settings}
-    return settings
+    check_dataset(arguments.dataset, str(settings.get("data_path", "dataset/")))
+    return settings if arguments.model in MODELS else {**plain_defaults(arguments.model, settings), **settings}
 
 
 def open_study(arguments, folder: Path, space: list[Parameter], settings: dict) -> Study:
     """The study of the folder, begun or resumed. Raises PRISMError if it was begun with something else."""
     import optuna
 
+    from recbole_prism.datasets import dataset_settings
     from recbole_prism.tune_trial import bigger_is_better
 
     what = {
         "model": arguments.model,
         "dataset": arguments.dataset,
-        "settings": settings,
+        "settings": {**dataset_settings(arguments.dataset, str(settings.get("data_path", "dataset/"))), **settings},
         "space": [[p.name, p.kind, list(p.values)] for p in space],
     }
     digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()

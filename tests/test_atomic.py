@@ -47,7 +47,8 @@ def test_what_recbole_reads_is_accepted(configure, data_path):
     file.write_text(text, encoding="utf-8-sig")
     assert configure("PRISM_SASRec", encoding="utf-8-sig")
     file.write_text(text.replace("\t", ";").replace("timestamp", "zeit"), encoding="utf-8")
-    assert configure("PRISM_SASRec", field_separator=";", TIME_FIELD="zeit")
+    load_col = {"inter": ["user_id", "item_id", "zeit"]}
+    assert configure("PRISM_SASRec", field_separator=";", TIME_FIELD="zeit", load_col=load_col)
     assert configure("Pop", field_separator=";", train_neg_sample_args={"sample_num": 1})  # needs no times
     file.unlink()
     assert configure("PRISM_SASRec")  # RecBole says what is missing, or loads what it has saved
@@ -62,7 +63,11 @@ def test_what_recbole_reads_is_accepted(configure, data_path):
             "selected_features: GRU4RecF needs 'class' of .*tiny.item, which has item_id, category, ",
         ),
         ("SASRecF", {"selected_features": ["categori"]}, "'categori' of"),
-        ("PRISM_FDSA", {"selected_features": ["category"]}, r"'category' is not loaded; set load_col: \{item: "),
+        (
+            "PRISM_FDSA",
+            {"selected_features": ["category"]},
+            r"'category' is not loaded; .*, item: \[item_id, category\]",
+        ),
         ("PRISM_S3Rec", {"train_stage": "pretrain"}, "item_attribute: S3Rec needs 'class'"),
     ],
 )
@@ -73,3 +78,42 @@ def test_item_fields_that_a_backbone_embeds_must_be_there(configure, data_path, 
     (data_path / "tiny" / "tiny.item").unlink()
     with pytest.raises(PRISMError, match="tiny.item, which is not there"):
         configure(model, **given)
+
+
+@pytest.mark.parametrize("model", ["PRISM_SASRec", "SASRec", "BPR"])
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (b"soon", "line 8: timestamp must be a number, is 'soon'"),
+        (b"7\xe9", "line 8: is not utf-8 .*set encoding"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named(settings, data_path, model, cell, message):
+    from recbole.data import create_dataset
+
+    file = data_path / "tiny" / "tiny.inter"
+    lines = file.read_bytes().split(b"\n")
+    lines[7] = lines[7].rpartition(b"\t")[0] + b"\t" + cell
+    file.write_bytes(b"\n".join(lines))
+    given = {} if model == "BPR" else {"train_neg_sample_args": None}
+    config = Config(model=model, dataset="tiny", config_dict={**settings, **given})
+    with pytest.raises(PRISMError, match=re.escape(f"{file}, ") + message):
+        create_dataset(config)
+
+
+def test_other_faults_stay_recboles(settings, data_path):
+    from recbole.data import create_dataset
+
+    config = Config(model="PRISM_SASRec", dataset="tiny", config_dict=settings)
+    (data_path / "tiny" / "tiny.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\n")
+    with pytest.raises(Exception, match=r"(?s)^(?!.*line ).*$") as raised:
+        create_dataset(config)
+    assert not isinstance(raised.value, PRISMError)
+
+
+@pytest.mark.parametrize("model", ["PRISM_SASRec", "SASRec"])
+def test_fields_that_are_not_loaded_are_named(configure, model):
+    with pytest.raises(PRISMError, match=r"TIME_FIELD: 'timestamp' is not loaded; .*\[user_id, item_id, timestamp\]"):
+        configure(model, load_col={"inter": ["user_id", "item_id"]})
+    assert configure("Pop", load_col={"inter": ["user_id", "item_id"]}, train_neg_sample_args={"sample_num": 1})
+    assert configure(model, load_col={"inter": "*"}) and configure(model, load_col=None)

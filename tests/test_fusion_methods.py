@@ -153,6 +153,20 @@ def test_modality_dropout_hides_items_while_training_only(build):
     assert torch.equal(unhidden.train().modalities()[1], available)
 
 
+def test_modality_dropout_hides_as_a_lack_is_filled(build):
+    _, model, _ = build("PRISM_SASRec", modality_dropout=0.5, missing="mean")
+    modalities = model.eval().modalities
+    whole = modalities()[0][:, 1]
+    with modalities.lacking("text", torch.ones(len(whole), dtype=torch.bool)):
+        mean = modalities()[0][1, 1]
+    model.train()
+    torch.manual_seed(0)
+    projected, available = (part[1:, 1] for part in modalities())
+    hidden = torch.isclose(projected, mean).all(1)
+    assert available.all() and hidden.any() and not hidden.all()
+    torch.testing.assert_close(projected[~hidden], whole[1:][~hidden])
+
+
 def test_token_float_and_float_seq_fields_are_modalities(build, data_path):
     folder = data_path / "tiny"
     lines = (folder / "tiny.item").read_text().splitlines()

@@ -119,7 +119,7 @@ def test_fewer_items_than_ranks_are_named_before_training(run, monkeypatch):
 
 def test_a_column_that_is_not_loaded_is_named(run):
     code, _, err = run("--load_col={'inter': ['user_id', 'item_id']}")
-    assert code == 1 and "the time of interactions, 'timestamp', is not loaded; set load_col" in err
+    assert code == 1 and "TIME_FIELD: 'timestamp' is not loaded; set load_col" in err
 
 
 def test_users_with_a_single_interaction_are_named(run, data_path):

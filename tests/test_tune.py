@@ -28,6 +28,7 @@ expert_hidden_size choice [8,12]
 def arguments(settings, tmp_path):
     """arguments(**options) of a quick study below tmp_path."""
     (tmp_path / "space.hyper").write_text(SPACE)
+    (tmp_path / "plain.hyper").write_text(SPACE.splitlines()[1])
 
     def make(*more, model="PRISM_GRU4Rec", trials=3, space="space.hyper", **keys):
         values = {**settings, "eval_step": 1, "epochs": 2, **keys}
@@ -201,6 +202,16 @@ def test_a_study_of_something_else_is_refused(arguments, capsys):
     assert "was begun with another model, dataset, space or settings" in err and len(err.splitlines()) == 1
 
 
+def test_a_study_of_a_dataset_whose_settings_changed_is_refused(arguments, data_path, capsys):
+    own = data_path / "tiny" / "tiny.yaml"
+    own.write_text("weight_decay: 0.1\n")
+    assert main(arguments(trials=1, model="GRU4Rec", space="plain.hyper")) == 0
+    own.write_text("weight_decay: 0.2\n")
+    capsys.readouterr()
+    assert main(arguments(trials=2, model="GRU4Rec", space="plain.hyper")) == 1
+    assert "was begun with another" in capsys.readouterr().err
+
+
 def test_weak_trials_are_stopped_early(arguments, study, monkeypatch):
     monkeypatch.setattr("optuna.Trial.should_prune", lambda trial: trial.number > 0)
     assert main(arguments(trials=3)) == 0
@@ -265,7 +276,7 @@ def test_bad_settings_are_found_before_a_trial(arguments, capsys, tmp_path):
     assert "settings are written as KEY=VALUE" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["prism", "sasrec", "gru4rec", "prism_sasrec"])
+@pytest.mark.parametrize("name", ["prism", "sasrec", "gru4rec", "prism_sasrec", "prism_gru4rec"])
 def test_our_spaces_name_known_keys_and_recbole_reads_them(name):
     from recbole.trainer import HyperTuning
 
@@ -276,7 +287,9 @@ def test_our_spaces_name_known_keys_and_recbole_reads_them(name):
 
 
 def test_an_unknown_space_is_told_which_there_are():
-    with pytest.raises(PRISMError, match="recbole-prism brings .'gru4rec', 'prism', 'prism_sasrec', 'sasrec'."):
+    with pytest.raises(
+        PRISMError, match="recbole-prism brings .'gru4rec', 'prism', 'prism_gru4rec', 'prism_sasrec', 'sasrec'."
+    ):
         find_space("prizm")
 
 

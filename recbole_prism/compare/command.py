@@ -8,7 +8,8 @@ from pathlib import Path
 from recbole_prism.errors import PRISMError
 
 NOTE = (
-    "* significant over seeds (paired t), † over users (paired bootstrap), p < .05 after Holm's correction, against {}"
+    "* significant over seeds (paired t), † over users (paired bootstrap), p < .05 after Holm's correction, against {} "
+    "(seeds that both have)"
 )
 
 
@@ -71,8 +72,11 @@ def main(arguments: argparse.Namespace) -> int:
     for suffix, text in formats.items():
         write_atomically(root / f"table.{suffix}", text.encode())
     print(f"\n{tables.text_table(rows, metrics)}\n{NOTE.format(plan.baseline)}")
-    print(f"written to {root}/table.csv, .json, .md, .tex, slices.csv, report.html")
     write_report(rows, metrics, plan.baseline, root, figures=arguments.figures)
+    print(f"written to {root}/table.csv, .json, .md, .tex, slices.csv, report.html")
+    missing = len(jobs) - sum(len(row.runs) for row in rows)
+    if arguments.only_tables and missing:
+        print(f"{missing} of {len(jobs)} runs are not finished, and in no table")
     if failed:
         print(f"{len(failed)} of {len(jobs)} runs failed; the same command tries them again")
     return 1 if failed else 0
@@ -127,7 +131,7 @@ def read_plan(arguments: argparse.Namespace):
     settings = {**(given.get("settings") or {}), **read_settings(arguments.set)}
     seeds = given.get("seeds", 5)
     if arguments.seeds:
-        numbers = [int(part) if part.isdigit() else part for part in _split(arguments.seeds)]
+        numbers = [int(part) if part.isdigit() else part for part in _split(arguments.seeds)] or [arguments.seeds]
         seeds = numbers if len(numbers) > 1 else numbers[0]
     models = _split(arguments.models) or given.get("models")
     if not models:

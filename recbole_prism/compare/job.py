@@ -35,8 +35,7 @@ def main(folder: Path) -> int:
 
     from recbole_prism.compare.held_out import held_out
     from recbole_prism.compare.removed import removed_features
-    from recbole_prism.datasets import dataset_yaml
-    from recbole_prism.register import MODELS, register
+    from recbole_prism.register import register
     from recbole_prism.report.record import training_curves, watched
     from recbole_prism.run import recorded_trainers, run
 
@@ -49,12 +48,9 @@ def main(folder: Path) -> int:
         from recbole_prism.compare.controls import write_control_features
 
         settings |= {"modalities": write_control_features(folder, job)}
-    files = []
-    if job["model"] not in MODELS:  # to ours the dataset's yaml comes by itself
-        files = filter(None, [dataset_yaml(job["dataset"], str(settings.get("data_path", "dataset/")))])
     start = time.perf_counter()
     with watched() as record, held_out(job.get("cold_items")), recorded_trainers() as trainers:
-        result = run(job["model"], job["dataset"], [*map(str, files)], settings)
+        result = run(job["model"], job["dataset"], [], settings)
     trainer, seconds = trainers[-1], time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     outcome = {

@@ -154,11 +154,9 @@ def packed_defaults(model: str, settings: dict) -> dict:
 
 def given_settings(dataset: str, settings: dict) -> dict:
     """What a control changes: the dataset's yaml file, then the settings."""
-    from recbole_prism.config import read_yaml
-    from recbole_prism.datasets import dataset_yaml
+    from recbole_prism.datasets import dataset_settings
 
-    file = dataset_yaml(dataset, str(settings.get("data_path", "dataset/")))
-    return {**(read_yaml(file) if file else {}), **settings}
+    return {**dataset_settings(dataset, str(settings.get("data_path", "dataset/"))), **settings}
 
 
 def control_settings(name: str, given: Mapping = MappingProxyType({})) -> dict:
@@ -178,16 +176,22 @@ def control_settings(name: str, given: Mapping = MappingProxyType({})) -> dict:
 
 
 def _preset(name: str, given: Mapping) -> dict:
+    from recbole_prism.experts import expert_names
+
+    sources = given.get("modalities") or defaults_of("PRISM_SASRec")[0]["modalities"]
+    sources = [sources] if isinstance(sources, str) else sources
     if name.startswith(ONLY) and name != ONLY:
-        kept, sources = name.removeprefix(ONLY), given.get("modalities") or defaults_of("PRISM_SASRec")[0]["modalities"]
-        sources = [sources] if isinstance(sources, str) else sources
+        kept = name.removeprefix(ONLY)
         if given and kept not in sources:  # else the dataset is not known yet
             raise PRISMError(
                 f"control {name!r}: no modality {kept!r}{suggest(kept, sources)}; there are {list(sources)}"
             )
         return {"modalities": {kept: sources[kept]} if isinstance(sources, Mapping) else [kept]}
     if name.startswith(WITHOUT) and name != WITHOUT:
-        return {"experts_off": [name.removeprefix(WITHOUT)]}
+        expert, experts = name.removeprefix(WITHOUT), expert_names(list(sources))
+        if given and expert not in experts:
+            raise PRISMError(f"control {name!r}: no expert {expert!r}{suggest(expert, experts)}; there are {experts}")
+        return {"experts_off": [expert]}
     if name in FEATURES:
         return {}
     if name not in CONTROLS:

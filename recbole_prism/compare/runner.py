@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from recbole_prism.compare.data import digests, has_changed
 from recbole_prism.compare.plan import Job
 from recbole_prism.errors import PRISMError
 from recbole_prism.features import write_atomically
@@ -30,7 +31,7 @@ class Running(NamedTuple):
 
 
 def run_jobs(jobs: Iterable[Job], root: Path, *, at_once: int, report: Callable[[Job, str], None]) -> list[Job]:
-    """Run what has no result.json yet, ``at_once`` at a time; returns the jobs that failed.
+    """Run what has no result.json of the data there are, ``at_once`` at a time; returns the jobs that failed.
 
     ``report`` is told of each job: "finished before", "done in ... s" or "failed: ...". An exception, Ctrl-C included,
     ends the processes that run; their folders are begun anew the next time.
@@ -43,9 +44,11 @@ def run_jobs(jobs: Iterable[Job], root: Path, *, at_once: int, report: Callable[
         while waiting or running:
             while waiting and len(running) < at_once:
                 job = waiting.pop(0)
-                if (job.folder(root) / "result.json").is_file():
+                result = job.folder(root) / "result.json"
+                if result.is_file() and not has_changed(job, result.parent):
                     report(job, "finished before")
                     continue
+                result.unlink(missing_ok=True)  # of data that are others now
                 gpu = next_gpu(gpus, [each.gpu for each in running])
                 process = _start(job, job.folder(root), environment, gpu)
                 running.append(Running(job, time.monotonic(), process, gpu))
@@ -89,6 +92,7 @@ def _start(job: Job, folder: Path, environment: dict[str, str], gpu: str | None)
     settings.setdefault("checkpoint_dir", "saved")
     config = {"model": job.model, "label": job.label, "dataset": job.dataset, "seed": job.seed}
     config |= {"features": job.features, "cold_items": job.cold_items, "settings": settings}
+    config["data"] = digests(job)
     try:
         write_atomically(folder / "job.json", json.dumps(config, indent=1).encode())
     except TypeError as error:

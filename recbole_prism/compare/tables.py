@@ -116,7 +116,7 @@ def marks(comparison: Comparison | None) -> str:
 
 
 def cells(row: Row, metrics: list[str]) -> list[str]:
-    """Texts of one row: metrics with spread, gain of the first metric, costs."""
+    """Texts of one row: metrics with spread, gain of the first metric (over the baseline's seeds), costs."""
     texts = []
     for metric in metrics:
         if metric not in row.values:
@@ -134,13 +134,19 @@ def cells(row: Row, metrics: list[str]) -> list[str]:
     return texts
 
 
+def title(row: Row, rows: list[Row]) -> str:
+    """Its label, and how many seeds it has where others of its dataset have more."""
+    seeds, most = len(row.runs), max(len(other.runs) for other in rows if other.dataset == row.dataset)
+    return row.label if seeds == most else f"{row.label} ({seeds} of {most} seeds)"
+
+
 def headers(metrics: list[str]) -> list[str]:
     return ["dataset", "model", *metrics, f"gain {metrics[0]}" if metrics else "gain", *COSTS.values()]
 
 
 def text_table(rows: list[Row], metrics: list[str]) -> str:
     """For a terminal."""
-    table = [headers(metrics), *([row.dataset, row.label, *cells(row, metrics)] for row in rows)]
+    table = [headers(metrics), *([row.dataset, title(row, rows), *cells(row, metrics)] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
@@ -152,7 +158,7 @@ def markdown_table(rows: list[Row], metrics: list[str]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         texts = styled(rows, row, metrics, "**{}**", "<u>{}</u>")
-        lines.append("| " + " | ".join([row.dataset, row.label, *texts]) + " |")
+        lines.append("| " + " | ".join([row.dataset, title(row, rows), *texts]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -163,7 +169,7 @@ def latex_table(rows: list[Row], metrics: list[str]) -> str:
     for row in rows:
         escaped = [_latex(cell) for cell in cells(row, metrics)]
         texts = styled(rows, row, metrics, r"\textbf{{{}}}", r"\underline{{{}}}", escaped)
-        lines.append(" & ".join([_latex(row.dataset), _latex(row.label), *texts]) + r" \\")
+        lines.append(" & ".join([_latex(row.dataset), _latex(title(row, rows)), *texts]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

@@ -246,11 +246,24 @@ def _own_options(kind: type[Source]) -> dict[str, Any]:
     return {action.dest: action.default for action in parser._actions}
 
 
+def _dropped(counts: dict[str, Any], kept: int) -> str:
+    """How many of the interactions that were read are left, and why the others are not."""
+    reasons = {
+        "with an unusable id": counts["unusable_id"],
+        "without timestamp": counts["dropped_missing_timestamp"],
+        "repeated": counts["dropped_duplicates"],
+        "by k-core": counts["before_k_core"]["interactions"] - kept,
+    }
+    dropped = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items() if number)
+    return f"{kept:,} of {counts['read']:,} interactions kept; left out: {dropped or 'none'}"
+
+
 def _summary(folder: DatasetFolder, report: dict[str, Any]) -> Iterator[str]:
     items = report["counts"]["items"]
     if report.get("already_done"):
         yield f"{folder.path}: nothing to do, inputs and options are as before (--force makes it again)"
     yield paper.table(report["statistics"], report["paper"])
+    yield _dropped(report["counts"], report["statistics"]["interactions"])
     yield (
         f"items with text {items['with_text']:,}, with image {items['with_image']:,}, "
         f"without metadata {items['without_metadata']:,}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from recbole_prism.datasets import check_dataset
 from recbole_prism.errors import PRISMError
 from recbole_prism.features import FeatureFile, check_features, read_features, read_ids, write_features
 from recbole_prism.prepare.files import MODALITY, DatasetFolder, add_to_report, read_report, sha256, utc_now
@@ -18,8 +19,10 @@ def encode_vectors(folder: DatasetFolder, modalities: Sequence[str] | None, opti
     """Write ``--vectors`` as ``NAME.MODALITY.safetensors``; returns {modality: report}.
 
     Raises:
-        PRISMError: no file, no ids, sizes that disagree, duplicate ids, NaN or Inf.
+        PRISMError: no such dataset, no file, no ids, sizes that disagree, duplicate ids, NaN or Inf.
     """
+    if not folder.path.is_dir():
+        check_dataset(folder.name, str(folder.path.parent))
     if not options["vectors"] or len(modalities or ()) != 1 or not MODALITY.fullmatch(modalities[0]):
         raise PRISMError("--encoder vectors needs --vectors FILE and one --modality NAME (small letters, digits, '_')")
     path = Path(options["vectors"])

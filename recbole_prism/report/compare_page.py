@@ -104,11 +104,14 @@ def _table(rows: list[Row], metrics: list[str], baseline: str) -> Table:
     for row in rows:
         texts = [html.escape(cell).replace(" ±", " <small>±") for cell in tables.cells(row, metrics)]
         texts = [f"{text}</small>" if "<small>" in text else text for text in texts]
-        body.append([breakable(row.label), *tables.styled(rows, row, metrics, "<b>{}</b>", "<u>{}</u>", texts)])
+        body.append(
+            [breakable(tables.title(row, rows)), *tables.styled(rows, row, metrics, "<b>{}</b>", "<u>{}</u>", texts)]
+        )
     marked = next((n for n, row in enumerate(rows) if row.label == baseline), None)
     note = (
         "Mean ± standard deviation over seeds; best bold, second underlined. * significant over seeds (paired t), "
-        f"† over users (paired bootstrap), p < {tables.SIGNIFICANT} after Holm's correction, against {baseline}."
+        f"† over users (paired bootstrap), p < {tables.SIGNIFICANT} after Holm's correction, against {baseline} "
+        "(seeds that both have)."
     )
     return Table(head, body, marked, note)
 

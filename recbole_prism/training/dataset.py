@@ -30,12 +30,6 @@ class PrefixDataset(FastLoading, SequentialDataset):
         """The rows of RecBole's ``data_augmentation``, without its loops and lists."""
         self._aug_presets()
         self._check_field("uid_field", "time_field")
-        if self.time_field not in self.inter_feat:
-            columns = [self.uid_field, self.iid_field, self.time_field]
-            raise PRISMError(
-                f"{self.dataset_name}: the time of interactions, {self.time_field!r}, is not loaded; "
-                f"set load_col: {{inter: {columns}}} (or TIME_FIELD)"
-            )
         self.sort(by=[self.uid_field, self.time_field], ascending=True)
         self.base_feat = self.inter_feat
         users = self.base_feat[self.uid_field]

@@ -5,10 +5,14 @@ Shapes: I interactions, G groups.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
+
+from recbole_prism.atomic import check_lines
 
 
 class FastLoading:
@@ -42,10 +46,25 @@ class FastLoading:
 
 
 def hook() -> None:
-    """RecBole's loaders list the numbers of their rows (abstract_dataloader.py:67); a range takes no memory for it."""
+    """RecBole's loaders list the numbers of their rows (abstract_dataloader.py:67); a range takes no memory for it.
+
+    Its datasets raise PRISMError naming file and line for text where a number must be, and for another encoding.
+    """
     import recbole.data.dataloader.abstract_dataloader as module
+    from recbole.data.dataset import Dataset
 
     module.list = _range_or_list  # seen by that module alone
+    load = Dataset._load_feat
+
+    @functools.wraps(load)
+    def _load_feat(self, filepath, source):
+        try:
+            return load(self, filepath, source)
+        except ValueError:
+            check_lines(Path(filepath), self.config.final_config_dict)
+            raise
+
+    Dataset._load_feat = _load_feat
 
 
 def _range_or_list(values=()):

@@ -48,6 +48,9 @@ def test_a_comparison_survives_a_failing_job_and_resumes(plan, tmp_path, capsys)
     assert not list(output.glob("runs/**/*.html"))  # one page for all, none for each
     assert str(runs["Pop"].relative_to(output)) in (output / "report.html").read_text()
 
+    assert main(["compare", str(plan), "-o", str(output), "--only-tables"]) == 0
+    assert "1 of 3 runs are not finished, and in no table" in capsys.readouterr().out
+
     before = {name: (runs[name] / "result.json").stat().st_mtime_ns for name in ("Pop", "SASRec")}
     mended = yaml.safe_load(plan.read_text())
     del mended["models"]["PRISM_GRU4Rec"]
@@ -87,6 +90,7 @@ def wait_for(found, seconds=90):
         ([], "nothing to compare"),
         (["--models", "Pop", "--datasets", "tinny"], "did you mean 'tiny'"),
         (["--models", "Pop", "--seeds", "0"], "name at least one"),
+        (["--models", "Pop", "--seeds", ","], "seeds: ',' is not allowed"),
         (["--models", "Pop", "--jobs", "0"], "--jobs: 0 is not allowed"),
         (["--models", "Pop", "--set", "epochs"], "settings are written as KEY=VALUE"),
         (["--models", "Pop", "--set", "topk=[1"], "the value cannot be read"),

@@ -102,6 +102,7 @@ def test_a_control_changes_what_is_set(data_path):
     assert plan.jobs()[1].settings["modalities"] == {"kind": "category"}
     for name, message in (
         ("only_audio", "no modality .audio.; there are"),
+        ("without_sinergy", "no expert 'sinergy' .did you mean 'synergy'"),
         ("sum+gate", "sets fusion to 'sum' and to 'gate'"),
     ):
         with pytest.raises(PRISMError, match=message):
@@ -197,13 +198,15 @@ def test_of_some_metrics_the_smallest_is_best():
 
 def test_tables_mark_best_and_second(rows):
     markdown, latex = tables.markdown_table(rows, ["ndcg@10"]), tables.latex_table(rows, ["ndcg@10"])
-    line = {row.split(" | ")[1]: row for row in markdown.splitlines()[2:]}
+    line = {row.split(" | ")[1].split()[0]: row for row in markdown.splitlines()[2:]}
     assert "**0.3" in line["SASRec"] and "**" not in line["Pop"] + line["BPR"]
     assert sum("<u>0.2" in row for row in line.values()) == 1
     assert latex.count(r"\textbf{") == 1 and latex.count(r"\underline{") == 1 and r"$\pm$" in latex
     assert "%" not in latex.replace(r"\%", "")
     text = tables.text_table(rows, ["ndcg@10"])
     assert "12,000" in text and "1.50" in text and "300" in text
+    for table in (markdown, latex, text):
+        assert "BPR (2 of 3 seeds)" in table and table.count("seeds)") == 1
 
 
 def test_csv_and_json_hold_everything(rows):

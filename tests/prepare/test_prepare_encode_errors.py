@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from recbole_prism.errors import PRISMError
+from recbole_prism.prepare.encode import encode_dataset
 from recbole_prism.prepare.files import sha256
 from tests.prepare import tiny_clip  # noqa: F401  skips without open_clip
 
@@ -63,6 +64,9 @@ def test_the_users_own_vectors(dataset_of, tmp_path):
     assert metadata["revision"] == f"sha256:{sha256(tmp_path / 'v.npy')}"
     with pytest.raises(PRISMError, match="needs --vectors FILE"):
         d.encode(encoder="vectors")
+    with pytest.raises(PRISMError, match="dataset 'dd': no .*see `recbole-prism prepare`"):  # and no folder is made
+        encode_dataset("dd", data_path=d.folder.parent, modalities=["audio"], **options)
+    assert not (d.folder.parent / "dd").exists()
 
 
 def test_sentence_transformers_is_optional(dataset_of, monkeypatch):

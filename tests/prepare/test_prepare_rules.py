@@ -98,6 +98,18 @@ def test_missing_timestamps(make, tmp_path):
         make("table", missing_timestamps="error", **options)
 
 
+def test_what_is_left_out_is_printed(make, tmp_path):
+    from recbole_prism.prepare import prepare
+
+    rows = ["u,a,1,1", "u,b,1,2", "u,b,1,2", "v,a,1,1", "v,b,1,2", "w,z,1,2", "u,c,1,", "u,NA,1,3"]
+    made = make("table", k_core=2, **table(tmp_path, rows))
+    printed = list(prepare._summary(prepare.DatasetFolder("made", tmp_path), made.report))
+    assert (
+        "4 of 8 interactions kept; left out: 1 with an unusable id, 1 without timestamp, 1 repeated, 1 by k-core"
+        in printed
+    )
+
+
 def test_no_timestamps_at_all(make, tmp_path):
     options = table(tmp_path, ["u,b,1,", "u,a,1,"])
     with pytest.raises(PRISMError, match="--missing-timestamps order"):

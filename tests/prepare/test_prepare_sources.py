@@ -39,6 +39,7 @@ def test_paper_row_is_printed_beside(make, tmp_path, capsys):
         print(line)
     printed = capsys.readouterr().out
     assert "22,363" in printed and "198,502" in printed and "-22,351" in printed
+    assert "72 of 72 interactions kept; left out: none" in printed
 
 
 def test_amazon_2018(make, tmp_path):

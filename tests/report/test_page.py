@@ -9,6 +9,7 @@ import pytest
 from recbole_prism.report.compare_page import compare_page
 from recbole_prism.report.figures import Figure, panel
 from recbole_prism.report.panels import curve_series, loss_panel
+from recbole_prism.report.results import read_results
 from recbole_prism.report.run_page import run_page
 from tests.report.conftest import made_columns, made_curves
 
@@ -140,3 +141,18 @@ def test_script_and_figures_know_the_same_kinds():
     script = (HERE / "page.js").read_text()
     assert set(DRAW) == set(KINDS)
     assert set(re.findall(r'figure\.kind (?:===|!==) "(\w+)"', script)) <= set(KINDS)
+
+
+def test_where_small_is_good_the_smallest_is_best(comparison, tmp_path):
+    rows, results = comparison
+    for number, row in enumerate(rows):
+        row.values["averagepopularity@10"] = {1: 3.0 - number % 2, 2: 4.0 - number % 2}
+    text = " ".join(Reader(compare_page([results], ["averagepopularity@10", "ndcg@10"], "SASRec", tmp_path)).text)
+    assert "2.5000" in text and "best averagepopularity@10: PRISM_SASRec" in text
+
+
+def test_a_row_of_fewer_seeds_says_so(comparison, tmp_path):
+    rows, _ = comparison
+    del rows[1].runs[2], rows[1].values["ndcg@10"][2]
+    text = " ".join(Reader(compare_page([read_results("tiny", rows)], ["ndcg@10"], "SASRec", tmp_path)).text)
+    assert text.count("(1 of 2 seeds)") == 1
