@@ -96,7 +96,7 @@ CHECKS: dict[str, Check] = {
     "alpha_redundancy": _number(0),
     "alpha_unique": _number(0),
     "redundancy_estimator": _one_of("vclub", "mine"),
-    "unique_candidates": POSITIVE_INT,
+    "unique_candidates": _number(2, kind=int),
     "fusion_hidden_size": POSITIVE_INT,
     "fusion_dropout": RATE,
     "fusion_temperature": _number(0, open_low=True),

@@ -85,11 +85,12 @@ class PRISMMixin:
         return interaction[self.POS_ITEM_ID]
 
     def with_expert_losses(self, recommendation: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Append the expert losses of the passes since the last call (their mean, where a backbone makes several)."""
+        """Append the expert losses since the last call, each a mean over the passes of the backbone that had it."""
         parts = recommendation if isinstance(recommendation, tuple) else (recommendation,)
         names = ["recommendation"] + [f"recommendation{n}" for n in range(2, len(parts) + 1)]
         passes, self.expert_losses = self.expert_losses, []
-        extra = {name: sum(p[name] for p in passes) / len(passes) for name in (passes[0] if passes else ())}
+        by_name = {name: [each[name] for each in passes if name in each] for each in passes for name in each}
+        extra = {name: sum(found) / len(found) for name, found in by_name.items()}
         self.loss_names = (*names, *extra)
         return (*parts, *extra.values())
 
@@ -141,8 +142,9 @@ class PRISMMixin:
             table = embedding._parameters["weight"]
             real = self._is_real(torch.arange(len(table), device=table.device)).to(table.dtype)  # [N, 1]
             sums = F.embedding_bag(history, torch.cat([per_item, table * real, real], 1), mode="sum")
-            targets = self.targets if self.targets is not None and len(self.targets) == len(history) else None
-            fused = self.fuse(sums, n_modalities, targets=targets).to(embedded.dtype).unsqueeze(1)  # [B, 1, D]
+            fused = (
+                self.fuse(sums, n_modalities, targets=self._targets_of(history)).to(embedded.dtype).unsqueeze(1)
+            )  # [B, 1, D]
             if self.add_projections:  # looked up once more, together, so that there is one backward pass and not two
                 content = projected.sum(1).to(table.dtype)  # zero for padding and mask tokens
                 embedded = F.embedding(item_seq, table + content, embedding.padding_idx)
@@ -152,11 +154,16 @@ class PRISMMixin:
         sums = prefix_sum(gathered)[present]
         last = (present.flatten().cumsum(0) - 1)[_last_position(present)]
         fused = torch.zeros_like(embedded)
-        targets = None if self.targets is None else self.targets[present.any(1)]
+        targets = self._targets_of(item_seq)
+        targets = None if targets is None else targets[present.any(1)]
         fused[present] = self.fuse(sums, n_modalities, select=last, targets=targets).to(embedded.dtype)
         content = gathered[..., : n_modalities * width].unflatten(2, (n_modalities, width)).sum(2)
         content = content if self.add_projections else 0.0
         return embedded + (fused + content) * present.unsqueeze(-1)
+
+    def _targets_of(self, rows: Tensor) -> Tensor | None:
+        """The next items of rows [B, L], unless these are another pass of the backbone over changed rows."""
+        return self.targets if self.targets is not None and len(self.targets) == len(rows) else None
 
     def _is_real(self, items: Tensor) -> Tensor:
         """[...] -> [..., 1]: neither padding nor a mask token, which has a place but no content."""
@@ -215,9 +222,10 @@ class PRISMMixin:
         """p_m and a_m of all items, [N, M, D] and [N, M]: once per step while training, once per weights otherwise."""
         if self.training or torch.is_grad_enabled():
             return self.modalities()
-        versions = tuple((id(p), p._version) for p in self.modalities.parameters())
+        tensors = [*self.modalities.parameters(), *self.modalities.buffers()]
+        versions = [(id(tensor), tensor._version) for tensor in tensors]
         if self._table is None or self._table[0] != versions:
-            self._table = (versions, self.modalities())
+            self._table = (versions, self.modalities(), tensors)  # kept, so that no other gets the id of one of them
         return self._table[1]
 
     def train(self, mode: bool = True):

@@ -70,21 +70,22 @@ class ResidualExperts(nn.Module):
 
     def forward(
         self, pooled: Tensor, single: Tensor, joint: Tensor, kind: Tensor, select: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | float]:
         """pooled [T, M, D], what ``tell`` makes of it, kind [T, K] -> outputs [T, K, D]; the variance regressions miss.
 
-        That share of it is taken on the histories ``select`` [S] (None: all).
+        That share of it is taken on the histories ``select`` [S] (None: all), and 0 but while training.
         """
         pooled, kind = pooled.detach(), kind.detach()
         apart = self.additive(_with_kind(pooled.transpose(0, 1), kind)).sum(0, keepdim=True)
-        missed = _missed_share(apart, joint, select)
+        estimates = [(apart, joint)]
         shared = torch.zeros_like(single)
         if self.from_others is not None:
             shared = self.from_others(_with_kind(parts_of(pooled, self.others), kind))
-            missed = missed + _missed_share(shared, single, select)
+            estimates.append((shared, single))
         shared = shared.detach()
         redundancy = (shared + single - single.detach()).sum(0)  # the estimate's value, s_m's gradient
         synergy = (joint - apart.detach())[0]
+        missed = sum(_missed_share(*pair, select) for pair in estimates) if self.training else 0.0
         return torch.stack([*(single - shared), synergy, redundancy], 1), missed
 
 
@@ -99,13 +100,16 @@ def _with_kind(x: Tensor, kind: Tensor) -> Tensor:
 
 
 def _missed_share(estimate: Tensor, target: Tensor, select: Tensor | None) -> Tensor:
-    """Squared error over variance, a mean over n regressions: [n, T, D] both, on ``select`` [S]."""
+    """Squared error over variance, a mean over n regressions: [n, T, D] both, on ``select`` [S].
+
+    0 where targets do not vary, as in a batch of one history. Every process must come here equally often.
+    """
     target = target.detach()
     if select is not None:
         estimate, target = estimate[:, select], target[:, select]
     error = ((estimate - target) ** 2).mean((1, 2))
     variance = batch_spread(target.transpose(0, 1)).square().mean(1)
-    return (error / variance.clamp(min=1e-8)).mean()
+    return torch.where(variance > 1e-8, error / variance.clamp(min=1e-8), 0.0).mean()
 
 
 class PointwiseInformation(nn.Module):

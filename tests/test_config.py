@@ -61,6 +61,7 @@ def test_keys_that_only_recboles_code_knows_are_accepted(configure):
     [
         ("expert_hidden_size", 0, "an integer of at least 1"),
         ("expert_hidden_size", 2.5, "an integer of at least 1"),
+        ("unique_candidates", 1, "an integer of at least 2"),
         ("expert_dropout", 1.0, "at least 0 and below 1"),
         ("expert_dropout", "much", "at least 0 and below 1"),
         ("expert_distance", "manhattan", r"one of \['cosine', 'euclidean'\]"),

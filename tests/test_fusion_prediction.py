@@ -140,3 +140,17 @@ def test_prediction_mode_trains_backbone_and_experts_and_needs_rows(build):
     assert model.gru_layers.weight_hh_l0.grad.any() and model.fusion.experts.weight_out.grad[2].any()
     with pytest.raises(PRISMError, match="expert_loss_on: prediction compares predictions"):
         build("PRISM_GRU4Rec", expert_loss_on="prediction", training_mode="packed")
+
+
+def test_losses_of_the_codes_go_with_losses_on_predictions(build):
+    """``prism+mib``: the bottleneck's loss comes with the first pass, those on predictions with the second."""
+    _, model, loaders = build("PRISM_SASRec", fusion="prism+mib", expert_loss_on="prediction")
+    model.train().calculate_loss(next(iter(loaders[0])))
+    assert model.loss_names == (
+        "recommendation",
+        "bottleneck",
+        "unique_image",
+        "unique_text",
+        "synergy",
+        "redundancy",
+    )

@@ -29,6 +29,9 @@ def test_items_that_lack_a_modality_are_as_those_without_features(build, missing
             torch.testing.assert_close(reduced[item, 0], projected[without, 0])
             assert left[item, 0] == available[without, 0] == (missing != "zero")
         assert torch.equal(reduced[~items], projected[~items]) and torch.equal(left[~items], available[~items])
+        with modalities.lacking("image", items):  # what the model keeps for one set of weights knows of it, too
+            torch.testing.assert_close(model.project_table()[0], reduced)
+        torch.testing.assert_close(model.project_table()[0], projected)
         assert torch.equal(reduced[:, 1], projected[:, 1]) and not left[0].any()
         assert torch.equal(modalities()[0], projected)
 

@@ -123,6 +123,31 @@ def test_plug_wraps_a_users_model_that_a_new_process_loads(settings, tmp_path, m
     assert "loaded" in done.stdout, done.stderr[-3000:]
 
 
+@pytest.mark.parametrize("scope", ["causal", "sequence"])
+@pytest.mark.parametrize("fusion", ["prism", "mrdib", "prism+residual"])
+def test_a_second_pass_over_changed_rows_has_no_next_items(build, scope, fusion):
+    """As a contrastive model's, on two views of each history at once."""
+    import torch
+    from recbole.model.sequential_recommender.sasrec import SASRec
+
+    from recbole_prism import plug
+
+    class Contrast(SASRec):
+        def calculate_loss(self, interaction):
+            items, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+            views = self.forward(torch.cat([items, items]), torch.cat([lengths, lengths])).chunk(2)
+            return super().calculate_loss(interaction), (views[0] - views[1]).square().mean()
+
+    config, _, loaders = build("PRISM_SASRec", fusion_scope=scope, fusion=fusion, training_mode="rows")
+    contrast = plug(Contrast)(config, loaders[0]._dataset)
+    contrast.train()
+    losses = contrast.calculate_loss(next(iter(loaders[0])))
+    assert all(loss.isfinite() for loss in losses)
+    _, alone, _ = build("PRISM_SASRec", fusion_scope=scope, fusion=fusion, training_mode="rows")
+    alone.train().calculate_loss(next(iter(loaders[0])))
+    assert set(contrast.loss_names) == {*alone.loss_names, "recommendation2"}
+
+
 def test_plug_refuses_what_it_cannot_wrap():
     from recbole.model.abstract_recommender import SequentialRecommender
     from recbole.model.sequential_recommender.sasrec import SASRec

@@ -65,6 +65,24 @@ def test_regressions_learn_from_their_own_loss_only():
     assert all(g.any() for g in by_fit[: len(regressions)]) and all(g is None for g in by_fit[len(regressions) :])
 
 
+def test_one_history_has_no_variance_to_miss():
+    experts = ResidualExperts(["image", "text"], D, expert_hidden_size=8, dropout=0.0)
+    pooled, kind = torch.randn(9, 2, D), torch.softmax(torch.randn(9, 4), 1)
+    assert experts(pooled, *experts.tell(pooled), kind)[1] > 0
+    alone = experts(pooled[:1], *experts.tell(pooled[:1]), kind[:1])[1]
+    assert alone == 0
+    alone.backward()
+    assert not any(p.grad.any() for p in experts.additive.parameters())
+
+
+def test_evaluation_asks_no_other_process(monkeypatch):
+    """Chunks are dealt in turn, so that processes may come there a different number of times."""
+    experts = ResidualExperts(["image", "text"], D, expert_hidden_size=8, dropout=0.0).eval()
+    monkeypatch.setattr("recbole_prism.residual.batch_spread", lambda x: pytest.fail("processes would wait"))
+    pooled = torch.randn(9, 2, D)
+    assert experts(pooled, *experts.tell(pooled), torch.softmax(torch.randn(9, 4), 1))[1] == 0
+
+
 def test_unique_parts_and_redundancy_sum_to_all_that_single_modalities_tell():
     experts = ResidualExperts(["a", "b", "c"], D, expert_hidden_size=8, dropout=0.0)
     pooled, kind = torch.randn(9, 3, D), torch.softmax(torch.randn(9, 5), 1)

@@ -60,5 +60,7 @@ class EMAMixin:
         state = getattr(self.model, "ema", None)
         if self.ema_decay and state:
             self._ema_steps = state["steps"]
+            if state["current"] is None:  # saved before any epoch
+                return
             self._current = [weight.to(self.device) for weight in state["current"]]
             self._average = [parameter.detach().clone() for parameter in self.model.parameters()]

@@ -118,22 +118,28 @@ class PackedBatch:
     place: Tensor | None = None
 
     def to(self, device) -> PackedBatch:
-        """A GPU gets one copy of everything, while the host goes on."""
+        """A GPU gets one copy of everything that is not there yet, while the host goes on."""
         if torch.device(device).type not in ASYNCHRONOUS:
             groups = [_replaced(group, lambda tensor: tensor.to(device)) for group in self.groups]
             return replace(_replaced(self, lambda tensor: tensor.to(device)), groups=groups)
+
+        def is_there(tensor: Tensor) -> bool:
+            return tensor.device.type != "cpu"
+
+        def arrived(owner):
+            return _replaced(owner, lambda tensor: tensor if is_there(tensor) else next(moved))
+
         whole = self
         if self.targets is not None:
             unique, place = self.distinct()
             whole = replace(self, unique=unique, place=place)
         parts: list[Tensor] = []
         for owner in (whole, *whole.groups):
-            _replaced(owner, lambda tensor: parts.append(tensor) or tensor)
+            _replaced(owner, lambda tensor: tensor if is_there(tensor) else parts.append(tensor) or tensor)
         joined = torch.cat([part.flatten().long() for part in parts])
         joined = joined.pin_memory() if torch.cuda.is_available() else joined
         moved = iter(joined.to(device, non_blocking=True).split([part.numel() for part in parts]))
-        whole = _replaced(whole, lambda tensor: next(moved))
-        return replace(whole, groups=[_replaced(group, lambda tensor: next(moved)) for group in whole.groups])
+        return replace(arrived(whole), groups=[arrived(group) for group in whole.groups])
 
     def __len__(self) -> int:
         return len(self.items) if self.select is None else len(self.select)

@@ -17,7 +17,8 @@ from recbole_prism.training.packing import PackedBatch, join
 def recur(layers: nn.GRU, x: Tensor, batch: PackedBatch) -> Tensor:
     """The hidden state after each token, from zero at the start of every window: x [T, C] -> [T, H]."""
     if x.device.type in ASYNCHRONOUS:  # torch's kernel for a group; lengths are not known to the host
-        return join([group.unpad(layers(group.pad(x))[0]) for group in batch.groups])
+        with torch.autocast(x.device.type, enabled=False):  # cuDNN's wrapper casts to float16, whatever autocast means
+            return join([group.unpad(layers(group.pad(x.to(layers.weight_ih_l0.dtype)))[0]) for group in batch.groups])
     order, sizes = by_place(batch.lengths)
     x = x.index_select(0, order)
     if torch.is_grad_enabled() and not (layers.bias or layers.dropout or torch.is_autocast_enabled("cpu")):

@@ -73,6 +73,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(build, mode):
         assert torch.equal(a, b)
 
 
+def test_a_run_goes_on_from_before_its_first_epoch(build):
+    whole, _ = fit(build, "PRISM_SASRec", epochs=2, ema_decay=0.9)
+    none, _ = fit(build, "PRISM_SASRec", epochs=0, ema_decay=0.9)
+    none._save_checkpoint(-1, verbose=False)
+    resumed, _ = fit(build, "PRISM_SASRec", resume=none.saved_model_file, epochs=2, ema_decay=0.9)
+    assert resumed.start_epoch == 0 and resumed.train_loss_dict == whole.train_loss_dict
+
+
 def test_a_decay_out_of_range_is_refused(build):
     for name in ("PRISM_SASRec", "SASRec"):
         with pytest.raises(PRISMError, match="ema_decay: 1 is not allowed; must be a number between 0 and 1"):
