@@ -36,6 +36,7 @@ USERS = ("users.json", "histories.safetensors")
 PRIVATE = {
     "data_path", "checkpoint_dir", "config_files", "dataset_save_path", "dataloaders_save_path", "wandb_project",
     "gpu_id", "ip", "port", "local_rank", "load_col", "url", "tensorboard_dir", "resume",
+    "modalities", "pre_model_path",
 }  # fmt: skip
 
 

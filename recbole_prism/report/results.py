@@ -45,7 +45,7 @@ def read_results(dataset: str, rows: list[Row]) -> Results:
         found = np.unique(each["users"])
         users = found if users is None else np.intersect1d(users, found, assume_unique=True)
     results = Results(dataset, rows, users)
-    joined = {folder: _by_user(each, users) for folder, each in columns.items()}
+    joined = {folder: by_user(each, users) for folder, each in columns.items()}
     for row in rows:
         results.seeds[row.label] = list(row.runs)
         seeds = [joined[Path(folder)] for folder in row.runs.values()]
@@ -72,7 +72,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         return {name: arrays[name] for name in arrays.files}
 
 
-def _by_user(columns: dict[str, np.ndarray], users: np.ndarray) -> dict[str, np.ndarray]:
+def by_user(columns: dict[str, np.ndarray], users: np.ndarray) -> dict[str, np.ndarray]:
     """Means over the rows of each user, in the order of ``users`` [U]."""
     found, place = np.unique(columns["users"], return_inverse=True)
     counts, order = np.bincount(place), np.searchsorted(found, users)

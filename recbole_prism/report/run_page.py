@@ -15,7 +15,8 @@ from recbole_prism.report.figures import Figure, Panel, Series, panel
 from recbole_prism.report.page import Section, render_page
 from recbole_prism.report.panels import curve_series, loss_panel, slice_panels, weight_panels
 from recbole_prism.report.record import WEIGHT, Record, training_curves
-from recbole_prism.report.slices import make_groups, make_slices, mean_interval
+from recbole_prism.report.results import by_user
+from recbole_prism.report.slices import Group, make_groups, make_slices, mean_interval
 
 
 def write_report(record: Record, trainer, model: str, dataset: str, result: dict) -> Path | None:
@@ -29,8 +30,10 @@ def write_report(record: Record, trainer, model: str, dataset: str, result: dict
     path = Path(trainer.saved_model_file).with_suffix(".html")
     try:
         columns, curves = record.columns(trainer), training_curves(trainer)
-        values = sorted(trainer.config.final_config_dict.items())
-        settings = "\n".join(f"{key}: {value}" for key, value in values if key not in PRIVATE)
+        values = {key: value for key, value in trainer.config.final_config_dict.items() if key not in PRIVATE}
+        if hasattr(trainer.model, "modalities"):
+            values["modalities"] = trainer.model.modalities.names  # without the files they came from
+        settings = "\n".join(f"{key}: {value}" for key, value in sorted(values.items()))
         page = run_page(model, dataset, result, columns, curves, settings=settings)
         write_atomically(path, page.encode())
     except Exception as error:
@@ -44,7 +47,9 @@ def run_page(
 ) -> str:
     """HTML of one run; ``result`` is that of ``recbole_prism.run.run``, ``columns`` those of a record."""
     summary, test = result["summary"], result["test_result"]
-    n_rows = len(columns["users"])
+    users, n_rows = np.unique(columns["users"]), len(columns["users"])
+    if len(users) < n_rows:  # rows of one user are alike, and are one observation
+        columns = {"users": users, **by_user(columns, users)}
     tiles = []
     for metric, value in test.items():
         interval = ""
@@ -56,15 +61,20 @@ def run_page(
     if summary["seconds_per_epoch"] is not None:
         tiles.append((f"{summary['seconds_per_epoch']:.2f} s", f"an epoch, {summary['epochs']} of them"))
     details = [("Settings", f"<pre>{html.escape(settings)}</pre>")] if settings else []
-    section = Section("", tiles, None, run_panels(model, result, columns, curves), details)
-    subtitle = f"Test on {n_rows:,} users' next items. Checkpoint {Path(summary['checkpoint']).name}"
+    groups = make_groups(columns) if len(users) == n_rows else []
+    section = Section("", tiles, None, run_panels(model, result, columns, curves, groups), details)
+    tested = f"{n_rows:,} users' next items"
+    if len(users) < n_rows:
+        tested = f"{n_rows:,} items of {len(users):,} users, who count with their means in intervals and figures"
+    subtitle = f"Test on {tested}. Checkpoint {Path(summary['checkpoint']).name}"
     return render_page(f"{model} on {dataset}", subtitle, [section])
 
 
-def run_panels(model: str, result: Mapping, columns: Mapping[str, np.ndarray], curves: Mapping) -> list[Panel]:
+def run_panels(
+    model: str, result: Mapping, columns: Mapping[str, np.ndarray], curves: Mapping, groups: list[Group]
+) -> list[Panel]:
     """All figures of one run."""
     metrics = [metric for metric in result["test_result"] if metric in columns]
-    groups = make_groups(columns)
     slices = make_slices("", groups, {model: {metric: columns[metric][None] for metric in metrics}})
     weights = {name.removeprefix(WEIGHT): column for name, column in columns.items() if name.startswith(WEIGHT)}
     known = list(dict.fromkeys(metric for each in curves["valid"] for metric in each))

@@ -4,6 +4,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from recbole_prism.report.compare_page import compare_page
@@ -156,3 +157,18 @@ def test_a_row_of_fewer_seeds_says_so(comparison, tmp_path):
     del rows[1].runs[2], rows[1].values["ndcg@10"][2]
     text = " ".join(Reader(compare_page([read_results("tiny", rows)], ["ndcg@10"], "SASRec", tmp_path)).text)
     assert text.count("(1 of 2 seeds)") == 1
+
+
+def test_users_with_several_test_items_are_one_observation_each():
+    result = {
+        "test_result": {"ndcg@10": 0.15},
+        "best_valid_result": {},
+        "summary": {"epochs": 5, "seconds_per_epoch": None, "checkpoint": "a.pth"},
+    }
+    columns = made_columns(30)
+    three = {name: np.repeat(values, 3) for name, values in columns.items()}
+    once, thrice = (Reader(run_page("Pop", "tiny", result, each, made_curves())) for each in (columns, three))
+    assert "90 items of 30 users" in " ".join(thrice.text)
+    tiles = [next(text for text in page.text if "95 % over users" in text) for page in (once, thrice)]
+    assert tiles[0] == tiles[1]
+    assert "By history length" not in " ".join(thrice.text)

@@ -7,7 +7,8 @@ from recbole_prism.run import run, summary_text
 
 @pytest.mark.parametrize("model", ["PRISM_SASRec", "Pop"])
 def test_a_run_leaves_a_page_beside_its_checkpoint(settings, model):
-    result = run(model, "tiny", [], dict(settings))
+    files = {"modalities": {"text": f"{settings['data_path']}/tiny/tiny.text.safetensors"}}
+    result = run(model, "tiny", [], settings | (files if model.startswith("PRISM") else {}))
     report, checkpoint = result["summary"]["report"], result["summary"]["checkpoint"]
     assert str(report) == str(checkpoint).replace(".pth", ".html") and report.is_file()
     page = report.read_text()
