@@ -86,8 +86,8 @@ def recall_table(runs: dict) -> str:
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation over seeds."""
-    return f"{np.mean(values):.2f}±{np.std(values):.2f}"
+    """Mean and standard deviation over seeds; 0 for one seed."""
+    return f"{np.mean(values):.2f}±{np.std(values, ddof=1) if len(values) > 1 else 0:.2f}"
 
 
 def plot(runs: dict, right: dict) -> str:

@@ -24,6 +24,8 @@ def check_atomic_files(values: dict, backbone: str, *, sequential: bool) -> None
     if not values.get("benchmark_filename"):
         fields = read_header(file, values) if file.is_file() else None
         for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", *(["TIME_FIELD"] if sequential else [])):
+            if values[key] is None and not sequential:  # as RecBole allows context-aware models
+                continue
             if fields is not None and values[key] not in fields:
                 raise PRISMError(
                     f"{file}: has no field {values[key]!r}{suggest(values[key], fields)}; "

@@ -89,14 +89,15 @@ def load(arguments: argparse.Namespace):
     settings = {"data_path": arguments.data_path, "show_progress": False}
     with quiet(), own_command_line():
         config = Config(model="PRISM_SASRec", dataset=arguments.name, config_dict=settings)
-        columns = config["load_col"] or {}
+        columns = config["load_col"]
         for kind, id_field, field in (
             ("item", "ITEM_ID_FIELD", arguments.target),
             ("user", "USER_ID_FIELD", arguments.by),
         ):
-            if field:
-                columns = {**columns, kind: [config[id_field], field]}
-        config["load_col"] = columns or None
+            if field and columns is not None and columns.get(kind) != "*":  # where nothing is said, all are loaded
+                named = [config[id_field], *columns.get(kind, []), field]
+                columns = {**columns, kind: list(dict.fromkeys(named))}
+        config["load_col"] = columns
         dataset = create_dataset(config)
         frame = None if config["benchmark_filename"] else dataset.inter_feat.copy(deep=False)
         return config, dataset, read_histories(dataset, frame, dataset.build())

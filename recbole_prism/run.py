@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,7 +56,8 @@ def _run(arguments: argparse.Namespace, rest: list[str], argv: list[str] | None)
     models = names.split(",")
     for model in models:
         check_model(model)
-    _check_read(models, settings, rest)
+    if unread := check_read(models, settings, [option[2:].split("=")[0] for option in rest]):
+        print(f"warning: {', '.join(unread)}: no effect on {names}, only on PRISM models", file=sys.stderr)
     check_dataset(dataset, str(settings.get("data_path", "dataset/")))
     if processes.from_environment() is None and (arguments.nproc > 1 or arguments.world_size > 0):
         launch.launch(
@@ -105,22 +106,20 @@ def check_model(name: str) -> None:
         raise PRISMError(f"model {name!r} is unknown{suggest(name, available)}; see `recbole-prism models`")
 
 
-def _check_read(models: list[str], settings: dict, rest: list[str]) -> None:
-    """Keys of ours on the command line that none of the models reads: a warning on stderr, PRISMError if one would."""
+def check_read(models: list[str], settings: dict, given: Iterable[str]) -> list[str]:
+    """Keys of ours, of those given, that no model reads. Raises PRISMError for one that packed training would."""
     from recbole_prism.config import model_yamls, read_yaml
     from recbole_prism.models.table import MODELS
     from recbole_prism.training.modes import KEYS, PLAIN
 
     if any(model in MODELS for model in models):
-        return
-    given = [option[2:].split("=")[0] for option in rest]
+        return []
     plain = any(model in PLAIN for model in models)
     for key in given:
         if key in KEYS and plain and not settings.get("training_mode"):
             raise PRISMError(f"{key}: would have no effect on {', '.join(models)}; set training_mode: packed too")
     ours = read_yaml(model_yamls("PRISM")[0]).keys() - {"report", "resume", "training_mode", *(KEYS if plain else ())}
-    if unread := [key for key in given if key in ours]:
-        print(f"warning: {', '.join(unread)}: no effect on {', '.join(models)}, only on PRISM models", file=sys.stderr)
+    return [key for key in given if key in ours]
 
 
 def _settings(files: list[Path], rest: list[str]) -> dict:

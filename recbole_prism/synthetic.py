@@ -187,8 +187,9 @@ def write_dataset(
 ) -> dict:
     """Make ``DATA_PATH/NAME``: rows, all interactions, clusters, groups, features and yaml. Returns the report."""
     sizes, folder = sizes or Sizes(), DatasetFolder(name, data_path)
-    if folder.file("yaml").exists() and not force:
-        raise PRISMError(f"{folder.path}: holds a dataset already; --force overwrites it")
+    there = sorted(file.name for file in folder.path.glob(f"{name}.*")) if folder.path.is_dir() else []
+    if there and not force:
+        raise PRISMError(f"{folder.path}: holds a dataset already ({there[0]}); --force overwrites it")
     made, features = synthesize(kinds, sizes, seed)
     folder.path.mkdir(parents=True, exist_ok=True)
     rows = made.rows

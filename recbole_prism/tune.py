@@ -29,7 +29,7 @@ HEARTBEAT = 30  # seconds; a trial that was silent for four of them belonged to 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", "-m", help="a PRISM or RecBole model (PRISM_SASRec)")
     parser.add_argument("--dataset", "-d", help="a dataset below data_path (ml-100k)")
-    parser.add_argument("--space", default="prism", help="a hyper file of RecBole's format, or one of ours (prism)")
+    parser.add_argument("--space", help="a hyper file of RecBole's format, or one of ours (prism, or the model's)")
     parser.add_argument("--trials", type=int, default=50, help="how many in all, those of earlier runs included (50)")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side (1)")
     parser.add_argument("--ray", metavar="ADDRESS", nargs="?", const="local", help="on a Ray cluster, or one made here")
@@ -61,8 +61,10 @@ def main(arguments: argparse.Namespace) -> int:
     settings = given_settings(arguments)
     arguments.model, arguments.dataset = model_and_dataset(arguments, settings)
     check_model(arguments.model)
+    arguments.space = arguments.space or default_space(arguments.model)
     space = read_space(find_space(arguments.space))
     settings = trial_settings(arguments, settings)
+    check_keys(arguments.model, settings, space)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = Path(arguments.output or Path("tuned") / f"{arguments.model}-{arguments.dataset}")
     if arguments.ray:
@@ -104,6 +106,33 @@ def given_settings(arguments: argparse.Namespace) -> dict:
     for file in arguments.config_files:
         settings.update(read_yaml(Path(file)))
     return {**settings, **read_settings(arguments.set)}
+
+
+def default_space(model: str) -> str:
+    """``prism`` for our models, for RecBole's the space of their name. Raises PRISMError if there is none."""
+    from recbole_prism.models.table import MODELS
+    from recbole_prism.tune_space import our_spaces
+
+    if model in MODELS:
+        return "prism"
+    if model.lower() not in our_spaces():
+        raise PRISMError(f"--space: {model} has none of its own here; name a hyper file of its keys")
+    return model.lower()
+
+
+def check_keys(model: str, settings: dict, space: list[Parameter]) -> None:
+    """Raise PRISMError for keys that RecBole's own models do not read: all trials would be one, or the baseline's."""
+    from recbole_prism.compare.plan import check_keys as check_known
+    from recbole_prism.models.table import MODELS
+    from recbole_prism.run import check_read
+
+    if model in MODELS:  # their Config does it
+        return
+    drawn = {parameter.name: parameter.example() for parameter in space}
+    check_known(model, {**settings, **drawn})
+    unread = check_read([model], settings, drawn)
+    if unread:
+        raise PRISMError(f"{unread[0]}: has no effect on {model}, only on PRISM models; leave it out of the space")
 
 
 def trial_settings(arguments: argparse.Namespace, given: dict) -> dict:
@@ -240,9 +269,9 @@ def _awaited(study: Study) -> bool:
     def n_running() -> int:
         return sum(trial.state.name == "RUNNING" for trial in study.get_trials(deepcopy=False))
 
-    before, deadline = n_running(), time.monotonic() + 5 * HEARTBEAT
+    before, deadline = n_running(), time.monotonic() + 6 * HEARTBEAT
     if before:
-        print(f"{before} trials under way elsewhere: waiting, {5 * HEARTBEAT} s at most", flush=True)
+        print(f"{before} trials under way elsewhere: waiting, {6 * HEARTBEAT} s at most", flush=True)
     while n_running() and time.monotonic() < deadline:
         time.sleep(HEARTBEAT / 10)
         optuna.storages.fail_stale_trials(study)

@@ -47,7 +47,8 @@ def best_trial(study: Study, folder: Path, confirmed: dict[int, list[float]]):
     if not confirmed:
         return finished[0]
     sign = _sign(study)
-    return max(finished[: len(confirmed)], key=lambda trial: sign * sum(confirmed[trial.number]))
+    known = [trial for trial in finished if trial.number in confirmed]  # another process may have finished a better one
+    return max(known, key=lambda trial: sign * sum(confirmed[trial.number]))
 
 
 def _best_first(study: Study) -> list:

@@ -59,10 +59,14 @@ def find_space(name: str) -> Path:
     """A hyper file by path, or one of ours by name (``prism``). Raises PRISMError listing ours."""
     if Path(name).is_file():
         return Path(name)
-    ours = {file.stem: file for file in sorted((PROPERTIES / "hyper").glob("*.hyper"))}
+    ours = our_spaces()
     if name.removesuffix(".hyper") in ours:
         return ours[name.removesuffix(".hyper")]
     raise PRISMError(f"{name}: no such hyper file{suggest(name, ours)}; recbole-prism brings {sorted(ours)}")
+
+
+def our_spaces() -> dict[str, Path]:
+    return {file.stem: file for file in sorted((PROPERTIES / "hyper").glob("*.hyper"))}
 
 
 def read_space(path: Path) -> list[Parameter]:

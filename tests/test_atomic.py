@@ -117,3 +117,9 @@ def test_fields_that_are_not_loaded_are_named(configure, model):
         configure(model, load_col={"inter": ["user_id", "item_id"]})
     assert configure("Pop", load_col={"inter": ["user_id", "item_id"]}, train_neg_sample_args={"sample_num": 1})
     assert configure(model, load_col={"inter": "*"}) and configure(model, load_col=None)
+
+
+def test_context_aware_models_may_have_neither_users_nor_items(data_path, settings):
+    own = {"USER_ID_FIELD": None, "ITEM_ID_FIELD": None, "load_col": None, "train_neg_sample_args": None}
+    config = Config(model="LR", dataset="tiny", config_dict={**settings, **own, "valid_metric": "AUC"})
+    assert config["USER_ID_FIELD"] is None

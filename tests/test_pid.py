@@ -113,6 +113,13 @@ def test_command_on_a_dataset_with_known_bits(tmp_path, capsys, monkeypatch):
     redundant, synergy = output.split("toy, group synergy")
     assert "redundancy          1.0000" in redundant and "synergy             0.0000" in redundant
     assert "synergy             1.0000" in synergy and "unique_image        0.0000" in synergy
+    yaml = tmp_path / "toy" / "toy.yaml"
+    before = yaml.read_text()
+    own = "{inter: [user_id, item_id_list, item_id], item: [item_id, image_cluster]}"  # a field, which must stay loaded
+    yaml.write_text(before + f"load_col: {own}\nmodalities: {{kind: image_cluster, text: }}\n")
+    assert main(["pid", "toy", *options]) == 0
+    assert "unique_kind" in capsys.readouterr().out
+    yaml.write_text(before)
     monkeypatch.setattr("sys.argv", ["recbole-prism", "pid", "toy", f"--data-path={tmp_path}", "--history=last"])
     assert main(["pid", "toy", *options]) == 0  # RecBole reads the command line as well
     capsys.readouterr()

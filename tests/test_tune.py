@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from recbole_prism import PRISMError
 from recbole_prism.__main__ import main
 from recbole_prism.config import known_keys
+from recbole_prism.tune import default_space
 from recbole_prism.tune_best import best_trial
 from recbole_prism.tune_space import find_space, read_space
 
@@ -105,6 +106,8 @@ def test_the_best_mean_is_taken_where_some_were_confirmed(tmp_path, direction, b
     confirmed = {0: [0.5, 0.1], 1: [0.4, 0.4], 2: [0.45, 0.2]}
     assert best_trial(found, tmp_path, confirmed).number == best
     assert best_trial(found, tmp_path, {}).number == (0 if direction == "maximize" else 1)
+    found.add_trial(optuna.trial.create_trial(value=0.9 if direction == "maximize" else 0.1))  # of another process
+    assert best_trial(found, tmp_path, confirmed).number == best
 
 
 def test_a_search_elsewhere_is_not_confirmed(arguments, capsys):
@@ -284,6 +287,29 @@ def test_our_spaces_name_known_keys_and_recbole_reads_them(name):
     assert {parameter.name for parameter in space} <= known_keys()
     recbole = HyperTuning._build_space_from_file(find_space(name))
     assert set(recbole) == {parameter.name for parameter in space}
+
+
+def test_keys_that_a_plain_model_does_not_read_are_refused(arguments, capsys, tmp_path):
+    for line, model, message in (
+        ("lerning_rate choice [0.1,0.001]", "SASRec", "lerning_rate: known neither to RecBole nor to SASRec"),
+        ("fusion_dropout choice [0,0.5]", "SASRec", "fusion_dropout: has no effect on SASRec"),
+        (
+            "cosine_temperature choice [0.1]",
+            "GRU4Rec",
+            "cosine_temperature: would have no effect on GRU4Rec; set train",
+        ),
+    ):
+        (tmp_path / "own.hyper").write_text(line)
+        assert main(arguments(model=model, space="own.hyper")) == 1
+        err = capsys.readouterr().err
+        assert message in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "study").exists()
+
+
+def test_the_space_is_the_models_unless_named():
+    assert [default_space(model) for model in ("PRISM_NARM", "SASRec")] == ["prism", "sasrec"]
+    with pytest.raises(PRISMError, match="--space: BPR has none of its own here"):
+        default_space("BPR")
 
 
 def test_an_unknown_space_is_told_which_there_are():

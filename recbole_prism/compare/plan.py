@@ -95,7 +95,7 @@ class Plan:
                     told = read_files(files, name, dataset)
                     settings = {**told, **SHARED, **self.settings, **own, "seed": seed}
                     if name not in MODELS:
-                        _check_keys(name, {**told, **self.settings, **own})
+                        check_keys(name, {**told, **self.settings, **own})
                         settings = {**plain_defaults(name, settings), **packed_defaults(name, settings), **settings}
                     jobs.append(Job(dataset, label, name, seed, settings, None, self.cold_items))
                     for control in self.controls if name in MODELS else ():
@@ -124,7 +124,7 @@ def read_files(files: str | list[str], model: str, dataset: str) -> dict:
     return settings
 
 
-def _check_keys(model: str, settings: dict) -> None:
+def check_keys(model: str, settings: dict) -> None:
     """RecBole ignores keys that it does not know; a baseline would be trained otherwise than the plan says."""
     from recbole_prism.config import is_known, known_keys
 

@@ -5,6 +5,7 @@ Shapes: S seeds, U users.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,18 +63,18 @@ def paired_t(differences: np.ndarray) -> float | None:
 
 
 def paired_bootstrap(
-    differences: np.ndarray, *, draws: int = 10_000, seed: int = 0, at_once: int = 200
+    differences: np.ndarray, *, draws: int = 10_000, seed: int = 0, at_once: int = 1 << 22
 ) -> tuple[float | None, tuple[float, float] | None]:
     """Two-sided p-value and 95 % interval of the mean of differences [U], by drawing users with replacement.
 
     p is twice the smaller share of drawn means on either side of zero, at least 2 / draws, at most 1 (1 also where no
-    user differs). None without users.
+    user differs). None without users. ``at_once``: users drawn at a time, which bounds memory.
     """
     if not len(differences):
         return None, None
-    rng, means = np.random.default_rng(seed), np.empty(draws)
-    for start in range(0, draws, at_once):
-        chosen = rng.integers(len(differences), size=(min(at_once, draws - start), len(differences)))
+    rng, means, rows = np.random.default_rng(seed), np.empty(draws), max(1, at_once // len(differences))
+    for start in range(0, draws, rows):
+        chosen = rng.integers(len(differences), size=(min(rows, draws - start), len(differences)))
         means[start : start + len(chosen)] = differences[chosen].mean(1)
     tail = min((means <= 0).mean(), (means >= 0).mean())
     low, high = np.quantile(means, [0.025, 0.975])
@@ -91,16 +92,20 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
+def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a if np.array_equal(a, b) else np.intersect1d(a, b, assume_unique=True)
+
+
 def compare_all(
     values: Mapping[str, Mapping[int, float]],
     baseline: str,
     *,
-    users: Mapping[str, Mapping[int, Mapping[str, float]]] | None = None,
+    users: Mapping[str, Mapping[int, tuple[np.ndarray, np.ndarray]]] | None = None,
 ) -> dict[str, Comparison]:
     """Every model against the baseline on one metric: one family for Holm's correction.
 
-    values: {model: {seed: value}}; users: {model: {seed: {user: value}}}. Only seeds and users that both models have
-    are paired; a model that shares no seed with the baseline is left out.
+    values: {model: {seed: value}}; users: {model: {seed: (names [U], ascending, values [U])}}. Only seeds and users
+    that both models have are paired; a model that shares no seed with the baseline is left out.
     """
     comparisons = {}
     for name, by_seed in values.items():
@@ -111,8 +116,8 @@ def compare_all(
         by_user: list[np.ndarray | None] = [None, None]
         if users and users.get(name) and users.get(baseline):
             runs = [[users[each][seed] for seed in seeds] for each in (name, baseline)]
-            common = sorted(set.intersection(*(set(run) for run in [*runs[0], *runs[1]])))
-            by_user = [np.array([[run[user] for user in common] for run in each]).mean(0) for each in runs]
+            common = functools.reduce(_common, [names for run in runs for names, _ in run])
+            by_user = [np.mean([of[np.searchsorted(names, common)] for names, of in run], axis=0) for run in runs]
         comparisons[name] = compare_pair(*pair, model_users=by_user[0], baseline_users=by_user[1])
     for kind in ("seeds", "users"):
         corrected = holm([getattr(each, f"p_{kind}") for each in comparisons.values()])

@@ -45,7 +45,7 @@ def collect(jobs: Iterable[Job], root: Path, baseline: str) -> list[Row]:
     """Rows of all jobs that have a result, compared with the baseline of their dataset where it has results."""
     rows: dict[tuple[str, str], Row] = {}
     results: dict[tuple[str, str], list[dict]] = {}
-    users: dict[tuple[str, str], dict[int, dict[str, dict[str, float]]]] = {}
+    users: dict[tuple[str, str], dict[int, dict[str, tuple[np.ndarray, np.ndarray]]]] = {}
     for job in jobs:
         folder, key = job.folder(root), (job.dataset, job.label)
         if not (folder / "result.json").is_file():
@@ -83,15 +83,13 @@ def _compare(dataset: str, rows: list[Row], users: dict, baseline: str) -> None:
                 row.against[metric] = found[row.label]
 
 
-def read_users(folder: Path) -> dict[str, dict[str, float]]:
-    """{metric: {user: value}} of a run; users with several test rows count with their mean."""
+def read_users(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """{metric: (users [U], ascending, values [U])} of a run; users with several test rows count with their mean."""
     with np.load(folder / "users.npz", allow_pickle=False) as arrays:
         users, place = np.unique(arrays["users"], return_inverse=True)
         counts = np.bincount(place)
         return {
-            metric: dict(zip(users.tolist(), (np.bincount(place, arrays[metric]) / counts).tolist(), strict=True))
-            for metric in arrays.files
-            if "@" in metric
+            metric: (users, np.bincount(place, arrays[metric]) / counts) for metric in arrays.files if "@" in metric
         }
 
 

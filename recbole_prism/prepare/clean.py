@@ -10,7 +10,7 @@ from typing import Any
 from recbole_prism.errors import PRISMError
 
 _HIDDEN = re.compile(r"<(script|style)\b[^>]*>.*?(</\1\s*>|\Z)", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<!--.*?-->|<!doctype[^<>]*>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<!--.*?(?:-->|\Z)|<!doctype[^<>]*>", re.DOTALL | re.IGNORECASE)
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\ufeff]+")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 

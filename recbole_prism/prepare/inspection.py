@@ -100,13 +100,15 @@ def _feature_files(places: list[Path], name: str) -> dict[str, Path]:
     return found
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    """Rows of an atomic file, by column name without its type. Raises PRISMError if it has none."""
+def _rows(path: Path, *needed: str) -> Iterator[dict[str, str]]:
+    """Rows of an atomic file, by column name without its type. Raises PRISMError for a column that is not there."""
+    csv.field_size_limit(2**31 - 1)
     with open(path, encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, delimiter="\t")
         header = [column.split(":")[0] for column in next(reader, [])]
-        if not {"item_id"} <= set(header):
-            raise PRISMError(f"{path}: no column item_id; columns: {header}")
+        for column in ("item_id", *needed):
+            if column not in header:
+                raise PRISMError(f"{path}: no column {column}; columns: {header}")
         for row in filter(None, reader):  # of a blank line there is nothing
             yield dict(zip(header, row, strict=False))
 
@@ -114,8 +116,8 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
 def _count(path: Path) -> tuple[Counter[str], Counter[str]]:
     users: Counter[str] = Counter()
     items: Counter[str] = Counter()
-    for row in _rows(path):
-        users[row.get("user_id", "")] += 1
+    for row in _rows(path, "user_id"):
+        users[row["user_id"]] += 1
         items[row["item_id"]] += 1
     if not items:
         raise PRISMError(f"{path}: no interactions")

@@ -13,7 +13,7 @@ _ROWS = 1 << 15
 def health(item_ids: list[str], features: np.ndarray, dataset_items: Container[str]) -> dict[str, Any]:
     """Coverage, norms, equal rows and dimensions that hardly vary; features [N, d] of any float type.
 
-    ``near_constant_dimensions``: those whose standard deviation is below a hundredth of the median one.
+    ``near_constant_dimensions``: those whose standard deviation is below a hundredth of the largest one.
     ``equal_groups``: groups of items with exactly the same vector, largest first, at most ten ids each.
     """
     norms, total, squares = [], 0.0, 0.0
@@ -36,16 +36,14 @@ def health(item_ids: list[str], features: np.ndarray, dataset_items: Container[s
         "rows_of_other_items": sum(item not in dataset_items for item in item_ids),
         "norm": {"min": float(lengths.min()), "median": float(np.median(lengths)), "max": float(lengths.max())},
         "zero_vectors": int((lengths == 0).sum()),
-        "near_constant_dimensions": int((spread < 0.01 * np.median(spread)).sum())
-        if spread.any()
-        else features.shape[1],
+        "near_constant_dimensions": int((spread <= 0.01 * spread.max(initial=0)).sum()),
         "items_with_equal_features": sum(map(len, groups)),
         "equal_groups": [[item_ids[row] for row in rows[:10]] for rows in groups[:5]],
     }
 
 
 def nearest(features: np.ndarray, row: int, n: int = 5) -> list[tuple[int, float]]:
-    """(row, cosine) of the n rows most like ``row``, itself excluded; equal ones in file order. Zero rows come last."""
+    """(row, cosine) of the n rows most like ``row``, itself excluded; equal ones in file order. Zero rows have 0."""
     query = features[row].astype(np.float32)
     query = query / max(float(np.linalg.norm(query)), 1e-12)
     scores = np.empty(len(features), np.float32)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,7 +97,8 @@ def load_bundle(path: str | Path, *, device: str = "cpu") -> Loaded:
     except PRISMError:
         raise
     except (
-        OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, ImportError, zipfile.BadZipFile
+        OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, ImportError, RuntimeError, zlib.error,
+        zipfile.BadZipFile,
     ) as error:  # fmt: skip
         raise PRISMError(f"{path}: cannot be read as a bundle ({type(error).__name__}: {error})") from error
     finally:

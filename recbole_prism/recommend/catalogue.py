@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,11 +31,18 @@ class Catalogue:
 
     def ids(self, tokens: Iterable[str]) -> list[int]:
         """Internal ids in the order of the tokens. Raises PRISMError naming the first unknown one and its nearest."""
-        return [look_up(self.id_of, str(token), "item") for token in tokens]
+        return look_up_all(self.id_of, tokens, "item")
 
     def title(self, token: str) -> str:
         """Title of an item, or an empty string."""
         return self.titles.get(token, "")
+
+
+def look_up_all(id_of: dict[str, int], tokens: Iterable[str], noun: str) -> list[int]:
+    """Ids in the order of the tokens. Raises PRISMError for text, which is a sequence too, of characters."""
+    if isinstance(tokens, str):
+        raise PRISMError(f"{noun}s: {tokens!r} is one text; name them as a list, [{tokens!r}]")
+    return [look_up(id_of, str(token), noun) for token in tokens]
 
 
 def look_up(id_of: dict[str, int], token: str, noun: str) -> int:
@@ -65,7 +73,8 @@ def read_titles(
     encoding = encoding or "utf-8"  # RecBole's default
     encoding = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding  # with or without a byte order mark
     with open(path, encoding=encoding, errors="replace", newline="") as file:
-        rows = csv.reader(file, delimiter=separator)
+        csv.field_size_limit(2**31 - 1)
+        rows = csv.reader(file, delimiter=separator) if len(separator) == 1 else _split(file, separator)
         names = [name.split(":")[0] for name in next(rows, [])]
         if title_field and title_field not in names:
             raise PRISMError(f"{path}: no field {title_field!r}{suggest(title_field, names)}; there are {names}")
@@ -74,6 +83,11 @@ def read_titles(
             return {}
         token = names.index(item_field)
         return {row[token]: row[column] for row in rows if len(row) > max(token, column)}
+
+
+def _split(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
+    """Fields with a separator of several characters, a regular expression as for pandas."""
+    return (re.split(separator, line.rstrip("\r\n")) for line in lines)
 
 
 def _title_column(names: list[str]) -> int | None:
@@ -104,7 +118,7 @@ class Histories:
 
     def ids(self, tokens: Iterable[str]) -> list[int]:
         """Internal user ids. Raises PRISMError naming the first unknown one and its nearest."""
-        return [look_up(self.id_of, str(token), "user") for token in tokens]
+        return look_up_all(self.id_of, tokens, "user")
 
     def has(self, user: int, part: str) -> bool:
         """Whether ``history`` of that part has an item."""

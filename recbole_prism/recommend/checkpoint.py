@@ -74,9 +74,14 @@ def read_checkpoint(path: Path) -> dict:
             f"{path}: cannot be read as a checkpoint of RecBole ({' '.join(str(error).split())})"
         ) from error
     needed = {"config", "state_dict"}
-    if not isinstance(checkpoint, dict) or not needed <= checkpoint.keys():
+    if not isinstance(checkpoint, dict) or not needed <= checkpoint.keys() or not _is_config(checkpoint["config"]):
         raise PRISMError(f"{path}: is not a checkpoint of RecBole, which holds {sorted(needed)}")
     return checkpoint
+
+
+def _is_config(found) -> bool:
+    """Whether it is RecBole's Config, which says what the model is."""
+    return {"model", "dataset", "MODEL_TYPE"} <= getattr(found, "final_config_dict", {}).keys()
 
 
 def place(config, path: Path, data_path: str | None, device: str) -> None:

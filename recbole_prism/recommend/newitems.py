@@ -105,6 +105,11 @@ def _grown_state(
             old = state[key]
             rows = predict_rows(features, old[:n_items].cpu().numpy(), spread)
             state[key] = torch.cat([old[:n_items], torch.from_numpy(rows).to(old), old[n_items:]])
+    if model.modalities.missing == "learned":
+        for name, aligned in features.items():
+            if not aligned.covered[1:].all():  # where no item lacked it, its vector stayed where it starts
+                zero = torch.zeros(model.modalities.projection[name].out_features)
+                state.setdefault(f"modalities.missing_vector.{name}", zero)
     return state
 
 

@@ -44,6 +44,8 @@ def survey(recommender: Recommender, *, n_users: int, history: str = "full", see
             f"{recommender.loaded.name} has neither experts nor modalities; explain a user or a --sequence"
         )
     users = np.array([user for user in range(1, len(histories.tokens)) if histories.has(user, history)])
+    if not len(users):
+        raise PRISMError(f"no user has the history {history!r}; see eval_args")
     if n_users < len(users):
         users = np.sort(np.random.default_rng(seed).choice(users, n_users, replace=False))
     parts: list[tuple[np.ndarray, ...]] = []

@@ -7,6 +7,15 @@ from hypothesis import strategies as st
 
 from recbole_prism.compare.statistics import compare_all, compare_pair, holm, paired_bootstrap, paired_t
 
+
+def as_arrays(users: dict) -> dict:
+    """{model: {seed: {user: value}}} -> the same with users in order, and their values, as arrays."""
+    return {
+        model: {s: (np.array(sorted(of)), np.array([of[user] for user in sorted(of)])) for s, of in seeds.items()}
+        for model, seeds in users.items()
+    }
+
+
 P = st.lists(st.none() | st.floats(0, 1), max_size=8)
 
 
@@ -57,7 +66,7 @@ def test_seeds_and_users_are_paired_by_name():
         "base": dict.fromkeys((1, 2, 3), {"a": 0.0, "b": 1.0}),
         "new": dict.fromkeys((1, 2, 3), {"b": 1.0, "a": 0.5, "c": 9.0}),
     }
-    found = compare_all(values, "base", users=users)
+    found = compare_all(values, "base", users=as_arrays(users))
     assert set(found) == {"new"}
     assert found["new"].difference == pytest.approx(0.02) and found["new"].gain == pytest.approx(0.1)
     assert found["new"].p_seeds == found["new"].p_seeds_corrected
@@ -67,7 +76,7 @@ def test_seeds_and_users_are_paired_by_name():
 def test_users_are_compared_on_the_seeds_that_both_models_have():
     values = {"base": {1: 0.1, 2: 0.4, 3: 0.4}, "new": {1: 0.11}}
     users = {name: {s: {"a": v, "b": v} for s, v in by_seed.items()} for name, by_seed in values.items()}
-    found = compare_all(values, "base", users=users)["new"]
+    found = compare_all(values, "base", users=as_arrays(users))["new"]
     assert found.difference == pytest.approx(0.01)
     assert found.interval == pytest.approx((0.01, 0.01))
 

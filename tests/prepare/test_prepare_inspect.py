@@ -51,7 +51,18 @@ def test_constant_dimensions_are_counted():
     features = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
     features[:, 2] = 3
     features[:, 4] *= 1e-4
-    assert health([str(n) for n in range(50)], features, {})["near_constant_dimensions"] == 2
+    ids = [str(n) for n in range(50)]
+    assert health(ids, features, {})["near_constant_dimensions"] == 2
+    features[:, :5] = 0  # most of them, and all
+    assert health(ids, features, {})["near_constant_dimensions"] == 5
+    assert health(ids, np.zeros_like(features), {})["near_constant_dimensions"] == 6
+
+
+def test_interactions_without_users_are_an_error(dataset):
+    file = dataset / "d.inter"
+    file.write_text(file.read_text().replace("user_id:", "customer:"))
+    with pytest.raises(PRISMError, match="d.inter: no column user_id; columns: .'customer'"):
+        inspect_dataset("d", data_path=dataset.parent)
 
 
 def test_nearest_agrees_with_a_plain_computation():

@@ -209,3 +209,15 @@ def test_models_that_score_one_item_at_a_time_are_refused(trained):
 def test_a_model_of_users_needs_one(trained):
     with pytest.raises(PRISMError, match="HGN needs 'user_id' beside the items"):
         Recommender.load(trained("HGN")).for_sequence(["i1"])
+
+
+def test_a_damaged_zip_is_named(bundle, tmp_path):
+    file = tmp_path / "packed.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        for each in bundle.iterdir():
+            packed.write(each, each.name)
+    whole = file.read_bytes()
+    for place in range(60, len(whole), len(whole) // 40):
+        file.write_bytes(whole[:place] + bytes(255 - byte for byte in whole[place : place + 20]) + whole[place + 20 :])
+        with pytest.raises(PRISMError, match="packed.zip: "):
+            Recommender.load(file)

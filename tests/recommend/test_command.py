@@ -115,9 +115,11 @@ def test_bad_input_is_one_line_and_exit_code_one(run, trained, tmp_path, argumen
 def test_files_that_are_no_checkpoint_of_a_sequential_model(run, trained, tmp_path):
     (tmp_path / "text.pth").write_text("hello")
     torch.save({"weights": 1}, tmp_path / "other.pth")
+    torch.save({"config": {"model": "SASRec"}, "state_dict": {}}, tmp_path / "foreign.pth")
     for name, message in (
         ("text.pth", "cannot be read as a checkpoint"),
         ("other.pth", "is not a checkpoint of RecBole"),
+        ("foreign.pth", "is not a checkpoint of RecBole"),
     ):
         code, _, err = run("recommend", tmp_path / name, "--user", "u1")
         assert code == 1 and message in err and len(err.splitlines()) == 1

@@ -173,3 +173,9 @@ def test_bad_input_is_one_line_and_exit_code_one(trained, capsys, arguments, mes
 def test_plain_models_have_nothing_to_survey(trained, capsys):
     assert main(["explain", str(trained("SASRec")), "--all-users"]) == 1
     assert "neither experts nor modalities" in capsys.readouterr().err
+
+
+def test_a_history_that_nobody_has_is_an_error(recommender, monkeypatch):
+    monkeypatch.setattr(recommender.loaded.users(), "has", lambda user, part: False)
+    with pytest.raises(PRISMError, match="no user has the history 'valid'"):
+        population.survey(recommender, n_users=5, history="valid")

@@ -108,3 +108,11 @@ def test_catalogue_look_up_names_the_nearest():
 def test_a_model_of_users_grows_too(trained, new_items):
     grown = Recommender.load(trained("PRISM_Caser", score_items="content")).with_new_items(new_items)
     assert grown.for_user("u1", 1, only=["new2"])[0].item == "new2"
+
+
+def test_an_item_may_lack_what_no_known_item_lacks(trained, new_items):
+    recommender = Recommender.load(trained("PRISM_SASRec", missing="learned"))
+    assert "modalities.missing_vector.text" not in recommender.loaded.model.state_dict()
+    grown = recommender.with_new_items({"image": new_items["image"]})
+    assert not grown.loaded.model.modalities.missing_vector["text"].any()
+    assert grown.for_user("u1", 1, only=["new2"])[0].item == "new2"

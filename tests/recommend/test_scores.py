@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_prism import PRISMError
 from recbole_prism.recommend import Recommender
 from recbole_prism.recommend.catalogue import read_titles
 
@@ -149,3 +150,20 @@ def test_no_more_is_held_than_a_chunk(trained, monkeypatch):
     for number, chunk in enumerate(recommender.stream(None, 4, chunk_size=10), 1):
         assert chunk.ids.shape == (len(chunk.users), 4) and len(chunk.users) <= 10
         assert len(scored) == min(10 * number, 24)
+
+
+def test_titles_of_separators_and_lengths_that_pandas_reads(tmp_path):
+    file = tmp_path / "a.item"
+    file.write_text("item_id:token::title:token_seq::about:token_seq\n1::Soap::" + "long " * 40_000 + "\n")
+    assert read_titles(file, "item_id", separator="::") == {"1": "Soap"}
+    file.write_text(file.read_text().replace("::", "\t"))
+    assert read_titles(file, "item_id") == {"1": "Soap"}
+
+
+def test_one_text_is_no_list_of_tokens(trained):
+    recommender = Recommender.load(trained("SASRec"))
+    for ask in (lambda: recommender.for_sequence("i1"), lambda: recommender.for_users("u1")):
+        with pytest.raises(PRISMError, match="is one text; name them as a list"):
+            ask()
+    with pytest.raises(PRISMError, match="items: 'i2' is one text"):
+        recommender.for_user("u1", exclude="i2")

@@ -48,6 +48,7 @@ class Amazon(Source):
                 as_expected = all(
                     set(map(type, column)) <= kinds for column, kinds in zip(block, _EXPECTED, strict=False)
                 )
+                as_expected &= all(list(map(str.strip, ids)) == list(ids) for ids in block[:2])
             except (ValueError, KeyError, TypeError):
                 as_expected = False
             if not as_expected:
