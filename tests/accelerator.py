@@ -3,7 +3,8 @@
     python -m tests.accelerator FOLDER CASES    # the tiny dataset's folder, [[model, settings], ...] as JSON
 
 trains each case for an epoch there, evaluates it, and evaluates the same weights on the CPU; prints a line of JSON for
-each: {"there": metrics, "here": metrics}, or {"error": ...}.
+each: {"there": metrics, "here": metrics}, or {"error": ...}. Settings with "recommend" are trained on the CPU and
+recommend and explain on both; "there" and "here" are what they say then.
 """
 
 from __future__ import annotations
@@ -163,6 +164,31 @@ def evaluate_both(settings: dict, name: str, own: dict) -> dict:
     return {where: {metric: float(value) for metric, value in result.items()} for where, result in found.items()}
 
 
+def recommend_both(settings: dict, name: str) -> dict:
+    import numpy as np
+
+    from recbole_prism.recommend import Recommender, explain, population
+    from recbole_prism.run import run as train
+
+    checkpoint = train(name, "tiny", [], {**settings, "report": False})["summary"]["checkpoint"]
+    recommender = Recommender.load(checkpoint)
+
+    def ask() -> list:
+        rows = [*recommender.for_users(["u1", "u2", "u5"], 3)]
+        rows.append(recommender.for_sequence(["i1", "i2"], 2, only=["i3", "i4", "i5"], exclude=["i4"], seen="keep"))
+        found = [[[item.item, round(item.score, 4)] for item in row] for row in rows]
+        if hasattr(recommender.loaded.model, "modalities"):
+            explained = explain(recommender, np.array([3, 4, 5]), item="i9")
+            found.append([round(effect.score, 4) for effect in explained.history])
+            found += population.survey(recommender, n_users=10).weights.round(4).tolist()
+        return found
+
+    here = ask()
+    with Pretending():
+        move(recommender.loaded.model)
+        return {"there": ask(), "here": here}
+
+
 def main(settings: dict, cases: list) -> None:
     import recbole_prism
     from recbole_prism.training import losses, packing, recurrence
@@ -179,7 +205,8 @@ def main(settings: dict, cases: list) -> None:
     torch.tensor = tensor
     for name, own in cases:
         try:
-            line = evaluate_both(settings, name, own)
+            recommends = own.pop("recommend", False)
+            line = recommend_both({**settings, **own}, name) if recommends else evaluate_both(settings, name, own)
         except Exception as error:
             frames = traceback.extract_tb(error.__traceback__)
             ours = [f"{frame.filename}:{frame.lineno}" for frame in frames if frame.filename != __file__]

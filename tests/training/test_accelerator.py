@@ -24,6 +24,9 @@ CASES = {
 }
 
 
+RECOMMENDED = ("PRISM_GRU4Rec", "PRISM_BERT4Rec", "PRISM_NARM", "SASRec")
+
+
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory):
     from tests.dataset_made import write_dataset
@@ -33,12 +36,17 @@ def lines(tmp_path_factory):
     settings = {"data_path": str(folder), "checkpoint_dir": str(folder), "epochs": 1, "show_progress": False}
     settings |= {"train_batch_size": 64, "MAX_ITEM_LIST_LENGTH": 10, "hidden_size": 8, "embedding_size": 8}
     settings |= {"inner_size": 16, "expert_hidden_size": 12, "fusion_hidden_size": 10, "use_gpu": False}
-    settings |= {"metrics": ["Recall", "NDCG"], "load_col": FIELDS["load_col"] | {"item": ["item_id"]}}
-    command = [sys.executable, "-m", "tests.accelerator", json.dumps(settings), json.dumps(list(CASES.items()))]
+    settings |= {
+        "metrics": ["Recall", "NDCG"],
+        "valid_metric": "NDCG@10",
+        "load_col": FIELDS["load_col"] | {"item": ["item_id"]},
+    }
+    cases = [*CASES.items(), *((name, {"recommend": True, "train_neg_sample_args": None}) for name in RECOMMENDED)]
+    command = [sys.executable, "-m", "tests.accelerator", json.dumps(settings), json.dumps(cases)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"')]
-    assert len(found) == len(CASES), done.stderr[-3000:]
-    return dict(zip(CASES, found, strict=True))
+    assert len(found) == len(cases), done.stderr[-3000:]
+    return dict(zip([*CASES, *(f"recommended by {name}" for name in RECOMMENDED)], found, strict=True))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -46,3 +54,10 @@ def test_trained_there_and_evaluated_here(lines, name):
     assert "error" not in lines[name], lines[name]["error"]
     assert lines[name]["there"] == pytest.approx(lines[name]["here"], abs=1e-4)
     assert any(lines[name]["there"].values())
+
+
+@pytest.mark.parametrize("name", RECOMMENDED)
+def test_recommendations_and_explanations_are_the_same_there(lines, name):
+    line = lines[f"recommended by {name}"]
+    assert "error" not in line, line["error"]
+    assert line["there"] == line["here"] and len(line["here"]) >= 4
