@@ -150,6 +150,7 @@ def open_study(arguments, folder: Path, space: list[Parameter], settings: dict) 
     """The study of the folder, begun or resumed. Raises PRISMError if it was begun with something else."""
     import optuna
 
+    from recbole_prism.compare.plan import defaults_of
     from recbole_prism.datasets import dataset_settings
     from recbole_prism.tune_trial import bigger_is_better
 
@@ -157,6 +158,7 @@ def open_study(arguments, folder: Path, space: list[Parameter], settings: dict) 
         "model": arguments.model,
         "dataset": arguments.dataset,
         "settings": {**dataset_settings(arguments.dataset, str(settings.get("data_path", "dataset/"))), **settings},
+        "defaults": defaults_of(arguments.model),
         "space": [[p.name, p.kind, list(p.values)] for p in space],
     }
     digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()

@@ -205,6 +205,13 @@ def test_a_study_of_something_else_is_refused(arguments, capsys):
     assert "was begun with another model, dataset, space or settings" in err and len(err.splitlines()) == 1
 
 
+def test_a_study_of_other_defaults_is_refused(arguments, capsys, monkeypatch):
+    assert main(arguments(trials=1)) == 0
+    monkeypatch.setattr("recbole_prism.compare.plan.defaults_of", lambda model: [{"feature_length": 5.0}])
+    assert main(arguments(trials=2)) == 1
+    assert "was begun with another model, dataset, space or settings" in capsys.readouterr().err
+
+
 def test_a_study_of_a_dataset_whose_settings_changed_is_refused(arguments, data_path, capsys):
     own = data_path / "tiny" / "tiny.yaml"
     own.write_text("weight_decay: 0.1\n")
