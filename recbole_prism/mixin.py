@@ -142,9 +142,8 @@ class PRISMMixin:
             table = embedding._parameters["weight"]
             real = self._is_real(torch.arange(len(table), device=table.device)).to(table.dtype)  # [N, 1]
             sums = F.embedding_bag(history, torch.cat([per_item, table * real, real], 1), mode="sum")
-            fused = (
-                self.fuse(sums, n_modalities, targets=self._targets_of(history)).to(embedded.dtype).unsqueeze(1)
-            )  # [B, 1, D]
+            fused = self.fuse(sums, n_modalities, targets=self._targets_of(history))
+            fused = fused.to(embedded.dtype).unsqueeze(1)  # [B, 1, D]
             if self.add_projections:  # looked up once more, together, so that there is one backward pass and not two
                 content = projected.sum(1).to(table.dtype)  # zero for padding and mask tokens
                 embedded = F.embedding(item_seq, table + content, embedding.padding_idx)

@@ -250,7 +250,7 @@ def _work(arguments, study: Study, space: list[Parameter], settings: dict, progr
             return before.value
         return run_trial(study, trial, arguments.model, arguments.dataset, {**settings, **drawn})
 
-    while _count(study) < arguments.trials:
+    while _count(study, arguments.trials) < arguments.trials:
         study.optimize(objective, n_trials=1, catch=(TrialFailed,))
         if progress:
             progress.show()
@@ -280,7 +280,11 @@ def _awaited(study: Study) -> bool:
     return n_running() < before
 
 
-def _count(study: Study) -> int:
-    """Trials that are done or under way; one that died with its process does not count."""
+def _count(study: Study, trials: int) -> int:
+    """Trials that are done or under way; one that died with its process does not count.
+
+    Nor do those that took another's score, up to as many as ``trials``: a space may have no more to draw.
+    """
     states = [(trial.state.name, trial.user_attrs) for trial in study.get_trials(deepcopy=False)]
-    return sum(state in ("COMPLETE", "PRUNED", "RUNNING") or "error" in attrs for state, attrs in states)
+    done = sum(state in ("COMPLETE", "PRUNED", "RUNNING") or "error" in attrs for state, attrs in states)
+    return done - min(trials, sum("as" in attrs for _, attrs in states))

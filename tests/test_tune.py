@@ -182,11 +182,32 @@ def test_what_was_drawn_before_is_not_trained_again(arguments, study, monkeypatc
     assert main(arguments(trials=1)) == 0
     first = study().trials[0]
     study().enqueue_trial(first.params)
-    monkeypatch.setattr("recbole_prism.tune_trial.train_trial", None)
+    trained = []
+
+    def train(trial, *_):
+        trained.append(trial.number)
+        trial.set_user_attr("valid", {})
+        return 0.0
+
+    monkeypatch.setattr("recbole_prism.tune_trial.train_trial", train)
     capsys.readouterr()
     assert main(arguments(trials=2)) == 0
-    assert study().trials[1].value == first.value
+    assert study().trials[1].value == first.value and trained == [2]  # which is the second that was trained
     assert f"trial   1 complete {first.value:.5f} as trial 0" in capsys.readouterr().out
+
+
+def test_a_space_may_have_fewer_values_than_trials(arguments, study, tmp_path, monkeypatch):
+    (tmp_path / "two.hyper").write_text("expert_hidden_size choice [8,12]")
+    trained = []
+
+    def train(trial, *_):
+        trained.append(trial.params["expert_hidden_size"])
+        trial.set_user_attr("valid", {})
+        return 0.0
+
+    monkeypatch.setattr("recbole_prism.tune_trial.train_trial", train)
+    assert main(arguments("--sampler=random", trials=4, space="two.hyper")) == 0
+    assert sorted(trained) == [8, 12] and len(study().trials) == 2 + 4 + 2
 
 
 def test_whole_numbers_are_written_as_such(arguments, tmp_path):
