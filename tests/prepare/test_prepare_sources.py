@@ -42,6 +42,16 @@ def test_paper_row_is_printed_beside(make, tmp_path, capsys):
     assert "72 of 72 interactions kept; left out: none" in printed
 
 
+@pytest.mark.parametrize("broken", [[], ["{"]])
+def test_blanks_around_ids_are_none_of_them(make, tmp_path, broken):
+    """Whether another line of the block is broken, and lines are read one by one, or not."""
+    files = raw.amazon_2014(tmp_path)
+    rows = [json.dumps({**row, "reviewerID": f"{row['reviewerID']} "}) for row in raw.reviews_2014()]
+    raw.gz(files["reviews"], rows + broken)
+    made = make("amazon-2014", max_bad_lines=0.1, **files)
+    assert {row["user_id"] for row in made.inter} == {f"U{n}" for n in range(12)}
+
+
 def test_amazon_2018(make, tmp_path):
     made = make("amazon-2018", images_per_item=2, **raw.amazon_2018(tmp_path))
     assert made.item["B000"]["title"] == "" and made.item["B000"]["price"] == ""
