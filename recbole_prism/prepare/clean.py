@@ -9,7 +9,7 @@ from typing import Any
 
 from recbole_prism.errors import PRISMError
 
-_HIDDEN = re.compile(r"<(script|style)\b[^>]*>.*?(</\1\s*>|\Z)", re.IGNORECASE | re.DOTALL)
+_HIDDEN = re.compile(r"<(script|style)\b[^<>]*>.*?(</\1\s*>|\Z)", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<!--.*?(?:-->|\Z)|<!doctype[^<>]*>", re.DOTALL | re.IGNORECASE)
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\ufeff]+")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -17,7 +17,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # Each [segment] vanishes, punctuation and all, when one of its fields is empty.
 DEFAULT_TEMPLATE = "[{title}. ][{brand}. ][{categories}. ][{description}]"
 _SEGMENT = re.compile(r"\[([^\[\]]*)\]|([^\[\]]+)")
-_FIELD = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
+_FIELD = re.compile(r"\{\s*([^{}]*?)\s*\}")  # any name that a column may have
 
 
 def clean_text(value: Any, joiner: str = " ") -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from recbole_prism.errors import PRISMError
+from recbole_prism.features import read_features
 from recbole_prism.prepare.encode_inputs import INPUTS
 from recbole_prism.prepare.encode_options import DEFAULTS, add_arguments, complete
 from recbole_prism.prepare.encoders import Encoder, choose_device, get_encoder
@@ -23,6 +26,7 @@ from recbole_prism.prepare.files import (
     add_to_report,
     atomic_write,
     fingerprint,
+    json_lines,
     read_report,
     remove_leftovers,
     utc_now,
@@ -42,21 +46,23 @@ def encode_dataset(
     *,
     data_path: str | Path = "dataset",
     encoder: str = "open_clip",
-    modalities: tuple[str, ...] | list[str] | None = None,
+    modalities: str | Sequence[str] | None = None,
     force: bool = False,
     progress: bool = True,
     **options: Any,
 ) -> dict[str, Any]:
     """Encode a prepared dataset's modalities (default: all that the encoder can) and return modality -> report.
 
-    ``options`` are the command line's, with underscores; DEFAULTS lists them. A killed run goes on with the first
-    shard that is missing; a finished one with the same inputs and options is left alone unless ``force``. Batch size,
-    workers and device do not count as options here: they do not decide the vectors (beyond rounding).
+    ``options`` are the command line's, with underscores; DEFAULTS lists them. A killed run goes on with the shards
+    that are missing; a finished one with the same inputs and options is left alone unless ``force``, and where a few
+    inputs have changed only their shards are made again. Batch size, workers and device do not count as options here:
+    they do not decide the vectors (beyond rounding).
 
     Raises:
         PRISMError: unknown encoder, model, checkpoint or option; nothing to encode; a package is not installed.
     """
     folder = DatasetFolder(name, data_path)
+    modalities = [modalities] if isinstance(modalities, str) else modalities
     options = complete(options, modalities)
     if encoder == "vectors":
         return encode_vectors(folder, modalities, options)
@@ -107,10 +113,18 @@ def _encode_one(
         return {**done, "already_done": True}
     remove_leftovers(folder.path)
     work = folder.work("encode")
-    shard_folder = work / f"{feature}-{fingerprint([key, options['shard_items']])}"
+    size = options["shard_items"]
+    made_with = fingerprint([__version__, modality, encoder.provenance(modality), source.options(), deciding, size])
+    shard_folder = work / f"{feature}-{made_with}"
     if force:
         shutil.rmtree(shard_folder, ignore_errors=True)
-    shards = Shards(shard_folder, len(source.item_ids), int(options["shard_items"]), options["dtype"])
+    shards = Shards(shard_folder, source.item_ids, source.stamps, size, options["dtype"])
+    skipped_path = folder.file(f"{feature}.skipped.jsonl")
+    if not force and done.get("made_with") == made_with:
+        with contextlib.suppress(PRISMError, OSError):  # what is gone or damaged is made again
+            earlier, skipped = read_features(path), list(json_lines(skipped_path))
+            if earlier.metadata.get("fingerprint") == done["fingerprint"]:
+                shards.take_over(earlier, skipped, done["shards"])
     n_encoded = _fill(shards, source, modality, encoder, options, progress)
     metadata = {
         **provenance,
@@ -120,21 +134,23 @@ def _encode_one(
         "created_by": f"recbole-prism {__version__} encode",
     }
     rows, dimension, problems = shards.join(path, metadata)
-    skipped_path = folder.file(f"{feature}.skipped.jsonl")
     with atomic_write(skipped_path) as stream:
         stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in problems)
+    n_items = sum(map(bool, source.stamps))
     section = {
         "fingerprint": key,
+        "made_with": made_with,
+        "shards": shards.digests,
         "file": path.name,
         "bytes": path.stat().st_size,
         "options": {k: v for k, v in options.items() if v is not None},
         "device": encoder.device,
         "provenance": metadata,
         "counts": {
-            "items": len(source.item_ids),
+            "items": n_items,
             "rows": rows,
             "dimension": dimension,
-            "skipped": len(source.item_ids) - rows,
+            "skipped": n_items - rows,
             "encoded_in_this_run": n_encoded,
         },
         "reasons": dict(Counter(row["reason"].split(":")[0] for row in problems).most_common(50)),
@@ -155,8 +171,8 @@ def _fill(shards: Shards, source: Any, modality: str, encoder: Encoder, options:
     wanted = {p for number in todo for p in range(number * size, min((number + 1) * size, shards.n_items))}
     if not wanted:
         return 0
-    workers = int(options["workers"]) or min(8, os.cpu_count() or 1)
-    batch_size = int(options["batch_size"])
+    workers = options["workers"] or min(8, os.cpu_count() or 1)
+    batch_size = options["batch_size"]
     last = {number: min((number + 1) * size, shards.n_items) - 1 for number in todo}
     vectors: dict[str, np.ndarray] = {}
     skipped: list[dict[str, str]] = []
@@ -177,7 +193,7 @@ def _fill(shards: Shards, source: Any, modality: str, encoder: Encoder, options:
             if item.position == last[number]:
                 shards.write(number, vectors, skipped)
                 vectors, skipped = {}, []
-    return len(wanted)
+    return sum(bool(source.stamps[position]) for position in wanted)
 
 
 def main(args: argparse.Namespace) -> int:

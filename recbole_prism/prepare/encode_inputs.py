@@ -1,4 +1,7 @@
-"""What ``encode`` reads: the items of a modality, and how an item becomes inputs for the encoder."""
+"""What ``encode`` reads: the items of a modality, and how an item becomes inputs for the encoder.
+
+Of each item ``item_ids`` and ``stamps``: what tells that its text or pictures have changed; empty where there are none.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,21 @@ class Texts:
     def __init__(self, folder: DatasetFolder, options: dict[str, Any]):
         self.path = folder.existing("texts.jsonl", MADE_BY)
         self.long_text, self.max_chunks = options["long_text"], options["max_chunks"]
-        self.item_ids = list(dict.fromkeys(row["item_id"] for row in json_lines(self.path)))
+        texts: dict[str, str] = {}
+        for row in json_lines(self.path):
+            text = str(row.get("text")).encode("utf-8", "surrogatepass")
+            texts.setdefault(row["item_id"], hashlib.sha256(text).hexdigest()[:24])
+        self.item_ids, self.stamps = list(texts), list(texts.values())
         self.template = str(read_report(folder).get("prepare", {}).get("text_template", "unknown"))
         self.digest = sha256(self.path)
         self.source = f"{self.path.name} sha256:{self.digest}"
 
     def key(self) -> dict[str, Any]:
         """What decides the vectors, besides the encoder."""
-        return {"texts": self.digest, "long_text": self.long_text, "max_chunks": self.max_chunks}
+        return {"texts": self.digest, **self.options()}
+
+    def options(self) -> dict[str, Any]:
+        return {"long_text": self.long_text, "max_chunks": self.max_chunks}
 
     def provenance(self) -> dict[str, str]:
         return {"source": self.source, "template": self.template, "long_text": self.long_text}
@@ -97,16 +107,20 @@ class Images:
                 self.n_missing += 1
             else:
                 files.append(file)
-        self.item_ids = [item_id for item_id, files in self.files.items() if files]
-        if not self.item_ids:
+        self.item_ids = list(self.files)  # also those without: an image that arrives later moves no other item
+        self.stamps = [[_stamp(file) for file in files] for files in self.files.values()]
+        if not any(self.stamps):
             raise PRISMError(f"{path}: no image is at hand; run `recbole-prism images {folder.name}` first")
         self.digest = hashlib.sha256(
-            json.dumps([[i, [_stamp(f) for f in self.files[i]]] for i in self.item_ids]).encode()
+            json.dumps([row for row in zip(self.item_ids, self.stamps, strict=True) if row[1]]).encode()
         )
         self.source = f"{path.name} sha256:{sha256(path)}"
 
     def key(self) -> dict[str, Any]:
-        return {"images": self.digest.hexdigest(), "several": self.several, "max_pixels": self.max_pixels}
+        return {"images": self.digest.hexdigest(), **self.options()}
+
+    def options(self) -> dict[str, Any]:
+        return {"several": self.several, "max_pixels": self.max_pixels}
 
     def provenance(self) -> dict[str, str]:
         return {"source": self.source, "several_images": self.several}

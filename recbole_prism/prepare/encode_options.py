@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from recbole_prism.errors import PRISMError
+from recbole_prism.errors import PRISMError, suggest
 from recbole_prism.prepare.encode_inputs import LONG_TEXTS, SEVERAL_IMAGES
 from recbole_prism.prepare.encoders import ENCODERS, PRECISIONS
 from recbole_prism.prepare.files import MODALITY
@@ -39,14 +39,16 @@ def complete(options: dict[str, Any], modalities: Sequence[str] | None) -> dict[
     """The given options over the defaults; raises PRISMError for one that does not exist or a value out of range."""
     unknown = sorted(set(options) - set(DEFAULTS))
     if unknown:
-        raise PRISMError(f"unknown options {unknown}; available: {sorted(DEFAULTS)}")
+        available = sorted([*DEFAULTS, "encoder", "modalities", "force", "progress"])
+        raise PRISMError(f"unknown options {unknown}{suggest(unknown[0], available)}; available: {available}")
     options = DEFAULTS | {key: value for key, value in options.items() if value is not None}
     for key, allowed in _CHOICES.items():
         if options[key] not in allowed:
             raise PRISMError(f"--{key.replace('_', '-')} {options[key]!r}: one of {list(allowed)}")
-    for key in ("batch_size", "shard_items", "max_chunks", "max_pixels"):
-        if int(options[key]) < 1:
-            raise PRISMError(f"--{key.replace('_', '-')} {options[key]}: 1 or more")
+    for key, least in (("batch_size", 1), ("shard_items", 1), ("max_chunks", 1), ("max_pixels", 1), ("workers", 0)):
+        if not str(options[key]).isdecimal() or int(options[key]) < least:
+            raise PRISMError(f"--{key.replace('_', '-')} {options[key]}: {least} or more")
+        options[key] = int(options[key])
     if options["feature_name"] and not (MODALITY.fullmatch(options["feature_name"]) and len(modalities or ()) == 1):
         raise PRISMError(
             f"--feature-name {options['feature_name']!r}: small letters, digits and '_'; for one --modality"

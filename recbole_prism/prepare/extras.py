@@ -36,7 +36,7 @@ class Extras:
         self.bad = BadLines(options["max_bad_lines"])
         self.fields: set[str] = set()
         if self.table is not None:
-            header = next(table_rows(RawFile(self.table), BadLines()), (0, {}))[1]
+            header = next(table_rows(RawFile(self.table), BadLines(), None, ["item_id"]), (0, {}))[1]
             if "item_id" not in header:
                 raise PRISMError(f"--extra {self.table}: a column item_id is needed; columns: {list(header)}")
             self.fields = {column for column in header if column not in ("item_id", "image_url")}
@@ -78,7 +78,7 @@ class Extras:
         if self.table is None:
             return
         seen = set()
-        for _, row in table_rows(RawFile(self.table), self.bad):
+        for _, row in table_rows(RawFile(self.table), self.bad, None, ["item_id"]):
             item_id = to_token(row["item_id"])
             if item_id is not None and item_id in wanted and item_id not in seen:
                 seen.add(item_id)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import importlib.util
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -15,15 +13,15 @@ import numpy as np
 
 from recbole_prism.errors import PRISMError, suggest
 from recbole_prism.features import FeatureFile, read_features
-from recbole_prism.paths import DATASETS
 from recbole_prism.prepare.encode_inputs import Images
+from recbole_prism.prepare.existing import Existing
 from recbole_prism.prepare.files import MODALITY, DatasetFolder, add_to_report
 from recbole_prism.prepare.neighbours import health, nearest
+from recbole_prism.prepare.outputs import is_outdated
 from recbole_prism.prepare.paper import statistics
 from recbole_prism.prepare.pictures import MAX_PIXELS
 from recbole_prism.prepare.sheet import draw_sheet
 
-_TITLES = ("title", "movie_title", "name", "item_name")
 _QUANTILES = {"min": 0, "p25": 25, "median": 50, "p75": 75, "p95": 95, "max": 100}
 
 
@@ -31,7 +29,7 @@ def inspect_dataset(
     name: str,
     *,
     data_path: str | Path = "dataset",
-    items: list[str] | None = None,
+    items: str | list[str] | None = None,
     n_neighbours: int = 5,
     sheet: int = 0,
     image_root: str | None = None,
@@ -45,12 +43,12 @@ def inspect_dataset(
         PRISMError: no such dataset, a file that cannot be read, an item that no feature file knows.
     """
     folder = DatasetFolder(name, data_path)
-    places = [folder.path, DATASETS / name, *_bundled(name)]
-    inter = _first(places, f"{name}.inter")
+    existing = Existing(folder)
+    inter = existing.file("inter")
     if inter is None:
         raise PRISMError(f"{folder.file('inter')}: no such file; `recbole-prism prepare` makes it")
-    users, popularity = _count(inter)
-    titles = _titles(_first(places, f"{name}.item"))
+    users, popularity = _count(existing, inter)
+    titles = existing.titles()
     found: dict[str, Any] = {
         "statistics": statistics({"users": len(users), "items": len(popularity), "interactions": sum(users.values())}),
         "sequence_length": _quantiles(users),
@@ -60,13 +58,14 @@ def inspect_dataset(
         "neighbours": {},
         "titles": {},
     }
-    features = {modality: read_features(path) for modality, path in _feature_files(places, name).items()}
-    chosen = _chosen(items, features, popularity)
+    features = {modality: read_features(path) for modality, path in _feature_files(existing.places, name).items()}
+    chosen = _chosen([items] if isinstance(items, str) else items, features, popularity)
     found["titles"] = {item: titles.get(item, "") for item in chosen}
     for modality, contents in features.items():
         facts = health(contents.item_ids, contents.features, popularity)
         facts["coverage"] = round(facts["covered_items"] / len(popularity), 6)
         facts |= {key: contents.metadata.get(key, "unknown") for key in ("encoder", "normalized", "created_by")}
+        facts["outdated"] = is_outdated(folder, contents.metadata.get("source", ""))
         found["modalities"][modality] = facts
         found["neighbours"][modality] = _neighbours(contents, chosen, n_neighbours, titles)
     if sheet:
@@ -74,19 +73,6 @@ def inspect_dataset(
     if folder.report.is_file():
         add_to_report(folder, "inspect", found)
     return found
-
-
-def _bundled(name: str) -> list[Path]:
-    """Where RecBole's wheel keeps an example dataset of that name."""
-    spec = importlib.util.find_spec("recbole")
-    places = (
-        [Path(place) / "dataset_example" / name for place in (spec.submodule_search_locations or [])] if spec else []
-    )
-    return [place for place in places if place.is_dir()]
-
-
-def _first(places: list[Path], file: str) -> Path | None:
-    return next((place / file for place in places if (place / file).is_file()), None)
 
 
 def _feature_files(places: list[Path], name: str) -> dict[str, Path]:
@@ -100,35 +86,15 @@ def _feature_files(places: list[Path], name: str) -> dict[str, Path]:
     return found
 
 
-def _rows(path: Path, *needed: str) -> Iterator[dict[str, str]]:
-    """Rows of an atomic file, by column name without its type. Raises PRISMError for a column that is not there."""
-    csv.field_size_limit(2**31 - 1)
-    with open(path, encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, delimiter="\t")
-        header = [column.split(":")[0] for column in next(reader, [])]
-        for column in ("item_id", *needed):
-            if column not in header:
-                raise PRISMError(f"{path}: no column {column}; columns: {header}")
-        for row in filter(None, reader):  # of a blank line there is nothing
-            yield dict(zip(header, row, strict=False))
-
-
-def _count(path: Path) -> tuple[Counter[str], Counter[str]]:
+def _count(existing: Existing, path: Path) -> tuple[Counter[str], Counter[str]]:
     users: Counter[str] = Counter()
     items: Counter[str] = Counter()
-    for row in _rows(path, "user_id"):
-        users[row["user_id"]] += 1
-        items[row["item_id"]] += 1
+    for user, item in existing.columns(path, "USER_ID_FIELD", "ITEM_ID_FIELD"):
+        users[user] += 1
+        items[item] += 1
     if not items:
         raise PRISMError(f"{path}: no interactions")
     return users, items
-
-
-def _titles(path: Path | None) -> dict[str, str]:
-    titles: dict[str, str] = {}
-    for row in _rows(path) if path else ():
-        titles[row["item_id"]] = next((row[field] for field in _TITLES if row.get(field)), "")
-    return titles
 
 
 def _quantiles(counts: Counter[str]) -> dict[str, float]:
@@ -218,6 +184,8 @@ def _lines(name: str, found: dict[str, Any]) -> Iterator[str]:
         norm = facts["norm"]
         yield ""
         yield f"{modality}: {facts['encoder']}; {facts['rows']:,} x {facts['dimension']} {facts['type']}"
+        if facts["outdated"]:
+            yield f"  warning: made from other texts or images than these; run `recbole-prism encode {name}` again"
         yield (
             f"  covers {facts['covered_items']:,} items ({facts['coverage']:.1%}); "
             f"rows of other items {facts['rows_of_other_items']:,}"

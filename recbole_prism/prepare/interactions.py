@@ -19,7 +19,7 @@ from recbole_prism.prepare.files import atomic_write
 DUPLICATES = ("exact", "first", "last", "keep")
 MISSING_TIMESTAMPS = ("drop", "error", "order")
 NOTHING = float("nan")  # a missing rating or time
-MAX_TIME = 1e15  # whole numbers up to here are exact, in seconds as in milliseconds
+MAX_TIME = 9e18  # nanoseconds until 2255; float64 holds microseconds exactly, and nanoseconds of today to 256
 # What pandas, and so RecBole, reads as a missing value: such an id would vanish.
 READ_AS_MISSING = frozenset(
     "#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")

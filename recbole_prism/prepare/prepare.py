@@ -25,12 +25,11 @@ from recbole_prism.prepare.files import (
     read_report,
     remove_leftovers,
     versions,
-    write_json,
 )
+from recbole_prism.prepare.outputs import intact, outdated_features, replace, spare
 from recbole_prism.prepare.readers import BadLines, RawFile
 from recbole_prism.prepare.sources import SOURCES, Source, get_source
 
-OUTPUTS = ("inter", "item", "texts.jsonl", "images.jsonl", "yaml")
 DEFAULTS: dict[str, Any] = {
     "k_core": None,
     "duplicates": "exact",
@@ -50,7 +49,7 @@ def prepare_dataset(
 
     ``options`` are the command line's, with underscores (``reviews=...``, ``k_core=5``). Nothing is done if the
     folder already holds the result of the same inputs and options. A run that was killed goes on after the pass over
-    the interactions if it got that far.
+    the interactions if it got that far. One that fails leaves the files of an earlier one as they are.
 
     Raises:
         PRISMError: unknown source or option, a file missing or of another format, nothing left after filtering, or
@@ -63,11 +62,10 @@ def prepare_dataset(
     extras = Extras(options, kind)
     key = fingerprint([source, options, versions(), {r: identity(p) for r, p in inputs.items()}, extras.identity()])
     done = read_report(folder).get("prepare", {})
-    if not force and done.get("fingerprint") == key and _intact(folder, done):
-        return {**done, "already_done": True}
+    if not force and done.get("fingerprint") == key and intact(folder, done):
+        return {**done, "already_done": True, "outdated_features": outdated_features(folder)}
+    spare(inputs, folder, force)
     work = folder.work("prepare")
-    kept = work / f"{key}.npz"
-    _spare(inputs, folder, None if force or any(work.glob("*.npz")) else done.get("outputs", {}))
     template = Template(options["template"] or kind.template, set(kind.fields) | extras.fields)
 
     start = time.perf_counter()
@@ -80,15 +78,14 @@ def prepare_dataset(
         raw = checksums[str(path)] = RawFile(path, bar)
         return raw
 
-    data, facts = _interactions(kind, options, kept, open_raw)  # from here on ``kept`` tells that a killed run was ours
-    if done:  # and the old section would describe files that are no longer there
-        write_json(folder.report, {k: v for k, v in read_report(folder).items() if k != "prepare"})
-    columns = atomic.write_inter(folder, data)
+    data, facts = _interactions(kind, options, work / f"{key}.npz", open_raw)
+    made = DatasetFolder(name, work)  # until all files are there
+    columns = atomic.write_inter(made, data)
     bad = BadLines(options["max_bad_lines"])
     wanted = dict.fromkeys(data.item_ids)
     items = extras.complete(kind(options, open_raw, bad).items(wanted), wanted)
-    item_counts = atomic.write_items(folder, data.item_ids, items, tuple({*kind.fields, "title"}), template)
-    atomic.write_yaml(folder, source, columns, kind.time_unit, item_counts)
+    item_counts = atomic.write_items(made, data.item_ids, items, tuple({*kind.fields, "title"}), template)
+    atomic.write_yaml(made, source, columns, kind.time_unit, item_counts)
 
     size = paper.statistics(data.size())
     known = facts["checksums"] | {path: raw.checksum for path, raw in checksums.items() if raw.checksum}
@@ -103,33 +100,14 @@ def prepare_dataset(
         "statistics": size,
         "paper": paper.paper_name(source, next(iter(inputs.values())).name),
         "bad_lines": facts["bad_lines"] + bad.summary() + extras.bad.summary(),
-        "outputs": {suffix: describe_file(folder.file(suffix)) for suffix in OUTPUTS},
+        "outputs": replace(folder, made),
+        "outdated_features": outdated_features(folder),
         "versions": versions("numpy", "orjson", "pyarrow"),
         "seconds": round(time.perf_counter() - start, 3),
     }
     add_to_report(folder, "prepare", section)
     shutil.rmtree(work, ignore_errors=True)
     return section
-
-
-def _spare(inputs: dict[str, Path], folder: DatasetFolder, made: dict[str, dict[str, Any]] | None) -> None:
-    """Raises PRISMError if a file that would be written is an input, or not as we ``made`` it (None: no matter)."""
-    files = {suffix: folder.file(suffix) for suffix in OUTPUTS}
-    outputs = {path.resolve() for path in files.values()}
-    for role, path in inputs.items():
-        if Path(path).resolve() in outputs:
-            raise PRISMError(
-                f"{path}: would be overwritten, and it is the input ({role}); "
-                "name the dataset otherwise, or move the file out of its folder"
-            )
-    if made is None:
-        return
-    for suffix, path in files.items():
-        if path.exists() and (suffix not in made or describe_file(path)["sha256"] != made[suffix]["sha256"]):
-            raise PRISMError(
-                f"{path}: would be overwritten, and is not as prepare left it; name the dataset otherwise, "
-                "move the file out of its folder, or replace it by --force"
-            )
 
 
 def _complete(kind: type[Source], given: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +117,12 @@ def _complete(kind: type[Source], given: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise PRISMError(f"unknown options {unknown}; available: {sorted(options)}")
     options.update({key: str(value) if isinstance(value, Path) else value for key, value in given.items()})
-    if options["k_core"] is None:
-        options["k_core"] = kind.default_k_core
+    options["k_core"] = kind.default_k_core if options["k_core"] is None else _k_core(options["k_core"])
+    for option, number in (("images_per_item", int), ("max_bad_lines", float)):
+        try:
+            options[option] = number(options[option])
+        except (TypeError, ValueError) as error:
+            raise PRISMError(f"{option} {options[option]!r}: a number is needed") from error
     for option, allowed in (
         ("duplicates", interactions.DUPLICATES),
         ("missing_timestamps", interactions.MISSING_TIMESTAMPS),
@@ -148,14 +130,6 @@ def _complete(kind: type[Source], given: dict[str, Any]) -> dict[str, Any]:
         if options[option] not in allowed:
             raise PRISMError(f"{option} {options[option]!r}: one of {list(allowed)}")
     return options
-
-
-def _intact(folder: DatasetFolder, done: dict[str, Any]) -> bool:
-    outputs = done.get("outputs", {})
-    return set(outputs) == set(OUTPUTS) and all(
-        folder.file(suffix).is_file() and folder.file(suffix).stat().st_size == output["bytes"]
-        for suffix, output in outputs.items()
-    )
 
 
 def _interactions(kind: type[Source], options: dict[str, Any], kept: Path, open_raw: Any) -> tuple[Any, dict[str, Any]]:
@@ -195,12 +169,12 @@ def _interactions(kind: type[Source], options: dict[str, Any], kept: Path, open_
     return data, facts
 
 
-def _k_core(text: str) -> int:
-    if text == "off":
+def _k_core(value: Any) -> int:
+    if value == "off":
         return 0
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError("'off' or a whole number")
-    return int(text)
+    if isinstance(value, bool) or not str(value).isdecimal():
+        raise PRISMError(f"k_core {value!r}: 'off' or a whole number")
+    return int(value)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -212,7 +186,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("--data-path", default="dataset", help="folder of all datasets (default: dataset)")
         kind.add_arguments(sub)
         core = kind.default_k_core or "off"
-        sub.add_argument("--k-core", type=_k_core, help=f"off, or k: at least k interactions each (default: {core})")
+        sub.add_argument("--k-core", metavar="off|K", help=f"off, or k: at least k interactions each (default: {core})")
         sub.add_argument("--duplicates", choices=interactions.DUPLICATES, help="default: exact (user, item and time)")
         sub.add_argument("--missing-timestamps", choices=interactions.MISSING_TIMESTAMPS, help="default: drop")
         sub.add_argument("--template", help=f"text of an item (default: {kind.template}); fields: {list(kind.fields)}")
@@ -270,4 +244,6 @@ def _summary(folder: DatasetFolder, report: dict[str, Any]) -> Iterator[str]:
     )
     for row in report["bad_lines"]:
         yield f"{row['file']}: {row['lines']:,} lines: {row['reason']} (first: line {row['first_lines'][0]})"
+    for file in report["outdated_features"]:
+        yield f"{file}: was made from other texts or images than these; run `recbole-prism encode {folder.name}` again"
     yield f"{report['seconds']} s; report: {folder.report}"

@@ -1,30 +1,35 @@
 """Features on their way to a file: small shards that survive a kill, joined at the end without holding them all.
 
 A shard ``000017.safetensors`` holds the vectors of the items 17 * S to 18 * S - 1 (those that could be encoded) and, as
-metadata, their ids and what was skipped, why.
+metadata, their ids, what was skipped, why, and a digest of what all of them were made from.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recbole_prism.errors import PRISMError
-from recbole_prism.prepare.files import atomic_write, remove_leftovers
+from recbole_prism.features import FeatureFile
+from recbole_prism.prepare.files import atomic_write, fingerprint, remove_leftovers
 
 TYPES = {"float16": "F16", "float32": "F32"}
 _HEADER_LIMIT = 100_000_000  # bytes; what safetensors accepts
 
 
 class Shards:
-    """The shards of one modality of one dataset, for one fingerprint of inputs and options."""
+    """The shards of one modality of one dataset, for one fingerprint of encoder and options."""
 
-    def __init__(self, folder: Path, n_items: int, size: int, dtype: str):
-        self.folder, self.n_items, self.size, self.dtype = folder, n_items, size, dtype
+    def __init__(self, folder: Path, item_ids: Sequence[str], stamps: Sequence[Any], size: int, dtype: str):
+        """stamps: of each item, what its vector is made from."""
+        self.folder, self.item_ids, self.size, self.dtype = folder, item_ids, size, dtype
+        self.n_items = len(item_ids)
+        ends = range(0, self.n_items, size)
+        self.digests = [fingerprint([item_ids[n : n + size], stamps[n : n + size]]) for n in ends]
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
 
@@ -35,10 +40,13 @@ class Shards:
         return self.folder / f"{number:06d}.safetensors"
 
     def todo(self) -> list[int]:
-        """Numbers of the shards that are not there in full; a damaged one is removed."""
+        """Numbers of the shards that are not there in full; one that is damaged, or of other inputs, is removed."""
         missing = []
         for number in range(len(self)):
             try:
+                with self._open(number) as file:
+                    if file.metadata()["digest"] != self.digests[number]:
+                        raise ValueError("made from other inputs")
                 self.read(number)
             except Exception:  # whatever a damaged file makes the reader raise
                 self.path(number).unlink(missing_ok=True)
@@ -58,18 +66,34 @@ class Shards:
             stored = np.ascontiguousarray(matrix.astype(self.dtype))
         if not np.isfinite(stored).all():
             raise PRISMError(f"features up to {np.abs(matrix).max():.3g} do not fit {self.dtype}; use --dtype float32")
-        metadata = {"item_ids": json.dumps(list(vectors)), "skipped": json.dumps(skipped)}
+        metadata = {
+            "item_ids": json.dumps(list(vectors)),
+            "skipped": json.dumps(skipped),
+            "digest": self.digests[number],
+        }
         with atomic_write(self.path(number), "wb") as stream:
             stream.write(save({"features": stored}, metadata=metadata))
 
     def read(self, number: int) -> tuple[list[str], list[dict[str, str]], np.ndarray]:
         """(item ids, skipped, features). Raises what safetensors raises for a file that is not whole."""
-        from safetensors import safe_open
-
-        with safe_open(self.path(number), framework="np") as file:
+        with self._open(number) as file:
             metadata = file.metadata()
             features = file.get_tensor("features")
             return json.loads(metadata["item_ids"]), json.loads(metadata["skipped"]), features
+
+    def _open(self, number: int) -> Any:
+        from safetensors import safe_open
+
+        return safe_open(self.path(number), framework="np")
+
+    def take_over(self, made: FeatureFile, skipped: list[dict[str, str]], digests: list[str]) -> None:
+        """Fill missing shards whose digest is that of a finished file of the same encoder and options."""
+        row_of = {item_id: row for row, item_id in enumerate(made.item_ids)}
+        for number in self.todo():
+            if number < len(digests) and digests[number] == self.digests[number]:
+                ids = dict.fromkeys(self.item_ids[number * self.size : (number + 1) * self.size])
+                vectors = {item_id: made.features[row_of[item_id]] for item_id in ids if item_id in row_of}
+                self.write(number, vectors, [row for row in skipped if row["item_id"] in ids])
 
     def join(self, path: Path, metadata: dict[str, str]) -> tuple[int, int, list[dict[str, str]]]:
         """Write the feature file out of all shards; (rows, dimension, skipped). One shard is in memory at a time.

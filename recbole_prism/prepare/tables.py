@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import itertools
+import re
+from collections import deque
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from recbole_prism.errors import PRISMError
 from recbole_prism.prepare.readers import MAX_LINE, BadLines, RawFile, decode
 
+_SEPARATORS = ",;\t|"
+_INSIDE = r'([^"]*(?:""[^"]*)*)'  # quotes, doubled quotes in them
+_TAB_FIELD = re.compile(rf'"{_INSIDE}"(?=\t|\Z)|([^\t]*)')
+_TAB_OPEN, _TAB_GOES_ON, _TAB_CLOSED = (re.compile(p) for p in (f'"{_INSIDE}', _INSIDE, rf'{_INSIDE}"(?=\t|\Z)'))
 
-def table_rows(raw: RawFile, bad: BadLines, separator: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+
+def table_rows(
+    raw: RawFile, bad: BadLines, separator: str | None = None, expected: Collection[str] = ()
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row number, {column: value}) of a CSV, TSV (by suffix or ``separator``) or Parquet file with column names.
 
-    Quoted fields may hold line breaks. Rows with another number of fields are counted and left out.
+    Where the ``expected`` columns are not in the first line, another separator is taken if they are with that. Quoted
+    fields may hold line breaks. Rows with another number of fields are counted and left out.
     """
     suffixes = [suffix.lower() for suffix in raw.path.suffixes]
     if ".parquet" in suffixes:
@@ -21,20 +32,23 @@ def table_rows(raw: RawFile, bad: BadLines, separator: str | None = None) -> Ite
         return
     if separator is None:
         separator = "\t" if {".tsv", ".tab", ".inter", ".item"} & set(suffixes) else ","
-
-    def pieces() -> Iterator[str]:
-        number = 0
-        for lines in raw.blocks():
-            for line in lines:
-                number += 1
-                yield decode(line, raw.path, number, bad).replace("\0", "") + "\n"
-
     csv.field_size_limit(MAX_LINE)
-    reader = csv.reader(pieces(), delimiter=separator)
+    lines = _lines(raw, bad)
+    first = next((line for line in lines if line.strip()), None)
+    if first is None:
+        raise PRISMError(f"{raw.path}: empty; a first line with column names is needed")
+    if expected:
+        fitting = (s for s in (separator, *_SEPARATORS) if set(expected) <= set(_names(first, s)))
+        separator = next(fitting, separator)
+    lines = itertools.chain([first], lines)
+    if separator == "\t":
+        rows = _tab_rows(lines, raw, bad)
+    else:
+        rows = enumerate(csv.reader((line + "\n" for line in lines), delimiter=separator), 1)
     header: list[str] | None = None
     number = 0
     try:
-        for number, fields in enumerate(reader, 1):
+        for number, fields in rows:
             if not fields:
                 continue
             if header is None:
@@ -45,9 +59,64 @@ def table_rows(raw: RawFile, bad: BadLines, separator: str | None = None) -> Ite
                 yield number, dict(zip(header, fields, strict=True))
     except csv.Error as error:
         raise PRISMError(f"{raw.path}, near row {number + 1}: {error}") from error
-    if header is None:
-        raise PRISMError(f"{raw.path}: empty; a first line with column names is needed")
     bad.check(raw.path, max(number - 1, 1))
+
+
+def _lines(raw: RawFile, bad: BadLines) -> Iterator[str]:
+    number = 0
+    for lines in raw.blocks():
+        for line in lines:
+            number += 1
+            yield decode(line, raw.path, number, bad).replace("\0", "")
+
+
+def _names(line: str, separator: str) -> list[str]:
+    return [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
+
+
+def _tab_rows(lines: Iterator[str], raw: RawFile, bad: BadLines) -> Iterator[tuple[int, list[str]]]:
+    """(line number, fields) of a TSV, quoted or not: a quote that does not open and close a field is a character.
+
+    A quoted field may hold tabs or line breaks, not both: an inch sign would swallow the lines to the next one.
+    """
+    waiting: deque[str] = deque()
+
+    def following() -> str | None:
+        line = waiting.popleft() if waiting else next(lines, None)
+        return line and line.removesuffix("\r")
+
+    number = 0
+    while (line := following()) is not None:
+        number += 1
+        if '"' not in line:
+            yield number, line.split("\t") if line else []
+            continue
+        fields, is_open = _tab_fields(line)
+        taken: list[str] = []
+        while is_open and (more := following()) is not None:
+            taken.append(more)
+            closed = _TAB_CLOSED.match(more)
+            if closed and "\t" not in closed[1]:
+                fields, is_open = _tab_fields("\n".join([line, *taken]))
+            elif "\t" in more or not _TAB_GOES_ON.fullmatch(more):
+                break
+        if is_open:
+            bad.add(raw.path, number, "a quote that is not closed, read as it is (kept)")
+            waiting.extendleft(reversed(taken))
+            taken = []
+            fields, _ = _tab_fields(line)
+        yield number, fields
+        number += len(taken)
+
+
+def _tab_fields(text: str) -> tuple[list[str], bool]:
+    """The fields, and whether the last one begins with a quote that is not closed."""
+    fields, place = [], 0
+    while place <= len(text):
+        match = _TAB_FIELD.match(text, place)
+        fields.append(match[2] if match[1] is None else match[1].replace('""', '"'))
+        place = match.end() + 1
+    return fields, match[1] is None and _TAB_OPEN.fullmatch(fields[-1]) is not None
 
 
 def _parquet_rows(raw: RawFile) -> Iterator[tuple[int, dict[str, Any]]]:

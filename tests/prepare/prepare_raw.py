@@ -186,3 +186,9 @@ def movielens(folder: Path, release: str) -> dict[str, Path]:
             encoding="utf-8",
         )
     return {"folder": folder}
+
+
+def table(tmp_path, rows, header="user_id,item_id,rating,timestamp"):
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return {"interactions": path, "rating_column": "rating", "timestamp_column": "timestamp"}

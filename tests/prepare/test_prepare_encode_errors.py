@@ -28,11 +28,18 @@ from tests.prepare import tiny_clip  # noqa: F401  skips without open_clip
         ({"batchsize": 1}, "unknown options"),
         ({"feature_name": "../x", "modalities": ["text"]}, "--feature-name"),
         ({"batch_size": 0}, "--batch-size 0: 1 or more"),
+        ({"batch_size": "x"}, "--batch-size x: 1 or more"),
+        ({"workers": -1}, "--workers -1: 0 or more"),
+        ({"modality": "text"}, "unknown options \\['modality'\\] \\(did you mean 'modalities'"),
     ],
 )
 def test_errors_say_what_would_be_right(dataset_of, options, message):
     with pytest.raises(PRISMError, match=message):
         dataset_of({"a": "x"}, {}).encode(**options)
+
+
+def test_one_modality_may_be_a_plain_string(dataset_of):
+    assert set(dataset_of({"a": "x"}, {"a": [b"none"]}).encode(modalities="text")) == {"text"}
 
 
 def test_a_checkpoint_of_another_model_or_a_pickle_is_refused(dataset_of, tmp_path):
@@ -67,6 +74,45 @@ def test_the_users_own_vectors(dataset_of, tmp_path):
     with pytest.raises(PRISMError, match="dataset 'dd': no .*see `recbole-prism prepare`"):  # and no folder is made
         encode_dataset("dd", data_path=d.folder.parent, modalities=["audio"], **options)
     assert not (d.folder.parent / "dd").exists()
+
+
+@pytest.fixture
+def vectors_of(dataset_of, tmp_path):
+    """vectors_of(rows, ids, **options) -> stored features of a dataset with the items a and b."""
+    d = dataset_of({"a": "x"}, {})
+    (d.folder / "d.inter").write_text("user_id:token\titem_id:token\nu\ta\nu\tb\n")
+
+    def encode(rows, ids=("a", "b"), **options):
+        np.save(tmp_path / "v.npy", np.array(rows))
+        (tmp_path / "ids.txt").write_text("\n".join(ids))
+        files = {"vectors": str(tmp_path / "v.npy"), "ids": str(tmp_path / "ids.txt")}
+        report = d.encode(encoder="vectors", modalities=["audio"], **files, **options)["audio"]
+        return d.features("audio")[0], report
+
+    return encode
+
+
+def test_vectors_of_another_dataset_are_refused(vectors_of):
+    with pytest.raises(PRISMError, match=r"v.npy: no id is that of an item in .*d.inter \(ids: \['c', 'e'\]"):
+        vectors_of([[1.0], [2.0]], ["c", "e"])
+    report = vectors_of([[1.0], [2.0], [3.0]], ["a", "c", "e"])[1]
+    assert report["counts"]["rows"] == 1 and report["counts"]["items"] == 2
+    assert report["reasons"] == {"vectors of items that the dataset does not have": 2}
+
+
+def test_vectors_beyond_a_type_are_refused_not_zero(vectors_of):
+    np.testing.assert_allclose(vectors_of(np.float32([[1e20, 1e20], [0, 1e-30]]))[0]["a"], [0.5**0.5] * 2)
+    with pytest.raises(PRISMError, match=r"1 rows are too small for float16 .*'b'.*use --dtype float32"):
+        vectors_of([[1.0], [1e-9]], normalize=False, dtype="float16")
+    assert vectors_of([[1.0], [1e-9]], normalize=False)[0]["b"] == np.float32(1e-9)
+    with pytest.raises(PRISMError, match="numbers up to 1e[+]99 do not fit float32"):
+        vectors_of([[1.0], [1e99]], normalize=False)
+
+
+@pytest.mark.parametrize("rows", [[[1 + 2j], [1j]], [["1"], ["2"]]])
+def test_vectors_that_are_no_real_numbers_are_refused(vectors_of, rows):
+    with pytest.raises(PRISMError, match="v.npy: holds .*; real numbers are needed"):
+        vectors_of(rows)
 
 
 def test_sentence_transformers_is_optional(dataset_of, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 from recbole_prism.errors import PRISMError
 from recbole_prism.features import write_features
 from recbole_prism.prepare import inspect_dataset, inspection
+from recbole_prism.prepare.files import sha256
 from recbole_prism.prepare.neighbours import health, nearest
 
 
@@ -43,6 +44,7 @@ def test_neighbours_come_with_titles(dataset):
     assert found["neighbours"]["text"]["i0"][0] == {"item_id": "i9", "title": "", "cosine": 1.0}
     assert found["neighbours"]["text"]["i0"][1]["title"] == "Second"
     assert found["titles"] == {"i0": 'A "quoted" film'}
+    assert inspect_dataset("d", data_path=dataset.parent, items="i0")["titles"] == found["titles"]
     with pytest.raises(PRISMError, match="item 'i7': no feature file knows it"):
         inspect_dataset("d", data_path=dataset.parent, items=["i7"])
 
@@ -65,6 +67,21 @@ def test_interactions_without_users_are_an_error(dataset):
         inspect_dataset("d", data_path=dataset.parent)
 
 
+def test_field_names_and_separator_are_those_of_the_datasets_yaml(dataset):
+    for suffix, names in (("inter", {"user_id:": "uid:", "item_id:": "iid:"}), ("item", {"item_id:": "iid:"})):
+        file = dataset / f"d.{suffix}"
+        text = file.read_text().replace("\t", ";")
+        for old, new in names.items():
+            text = text.replace(old, new)
+        file.write_text(text)
+    with pytest.raises(PRISMError, match="no column user_id; .*set USER_ID_FIELD in .*d.yaml"):
+        inspect_dataset("d", data_path=dataset.parent)
+    (dataset / "d.yaml").write_text('USER_ID_FIELD: uid\nITEM_ID_FIELD: iid\nfield_separator: ";"\n')
+    found = inspect_dataset("d", data_path=dataset.parent, items=["i1"])
+    assert found["statistics"]["interactions"] == 10 and found["modalities"]["text"]["covered_items"] == 3
+    assert found["titles"] == {"i1": "Second"}
+
+
 def test_nearest_agrees_with_a_plain_computation():
     features = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float16)
     unit = features.astype(np.float64) / np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
@@ -80,6 +97,22 @@ def test_printed_and_json(dataset, capsys):
     assert "covers 3 items (75.0%)" in printed and 'nearest to i0 A "quoted" film' in printed
     inspection.main(parser.parse_args(["d", "--data-path", str(dataset.parent), "--json"]))
     assert json.loads(capsys.readouterr().out)["statistics"]["items"] == 4
+
+
+def test_features_of_earlier_texts_are_named(dataset, capsys):
+    def warns():
+        inspection.main(parser.parse_args(["d", "--data-path", str(dataset.parent)]))
+        return "text: tests; 1 x 1 float16\n  warning: made from other texts or images" in capsys.readouterr().out
+
+    parser = argparse.ArgumentParser()
+    inspection.add_arguments(parser)
+    texts = dataset / "d.texts.jsonl"
+    texts.write_text("one\n")
+    source = f"{texts.name} sha256:{sha256(texts)}"
+    write_features(dataset / "d.text.safetensors", ["i1"], np.ones((1, 1), np.float16), encoder="tests", source=source)
+    assert not warns()
+    texts.write_text("another\n")
+    assert warns()
 
 
 def test_picture_sheet(dataset):

@@ -17,12 +17,7 @@ from recbole_prism.prepare import prepare_dataset
 from recbole_prism.prepare.clean import Template
 from recbole_prism.prepare.files import DatasetFolder
 from tests.prepare import prepare_raw as raw
-
-
-def table(tmp_path, rows, header="user_id,item_id,rating,timestamp"):
-    path = tmp_path / "t.csv"
-    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-    return {"interactions": path, "rating_column": "rating", "timestamp_column": "timestamp"}
+from tests.prepare.prepare_raw import table
 
 
 def test_equal_timestamps_keep_the_order_of_the_file(make, tmp_path):
@@ -31,53 +26,25 @@ def test_equal_timestamps_keep_the_order_of_the_file(make, tmp_path):
     assert made.history("u") == [f"i{n}" for n in [*range(40, 50), *range(40)]]
 
 
-def test_an_input_is_not_overwritten(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    raw = tmp_path / "dataset" / "shop" / "shop.inter"
-    raw.parent.mkdir(parents=True)
-    raw.write_text("user_id\titem_id\n" + "".join(f"u{n % 3}\ti{n % 4}\n" for n in range(40)))
-    before = raw.read_text()
-    with pytest.raises(PRISMError, match=r"shop.inter: would be overwritten, and it is the input \(interactions\)"):
-        prepare_dataset("table", "shop", interactions=raw)
-    assert raw.read_text() == before
-
-
-def test_files_that_prepare_has_not_made_are_not_replaced(make, tmp_path):
-    by_hand = tmp_path / "dataset" / "made" / "made.inter"
-    by_hand.parent.mkdir(parents=True)
-    by_hand.write_text("user_id:token\titem_id:token\nu\ta\n")
-    before = by_hand.read_text()
-    options = table(tmp_path, [f"u,i{n},3,{n}" for n in range(9)])
-    not_ours = r"made.inter: would be overwritten, and is not as prepare left it; .*--force"
-    with pytest.raises(PRISMError, match=not_ours):
-        make("table", **options)
-    assert by_hand.read_text() == before and sorted(path.name for path in by_hand.parent.iterdir()) == ["made.inter"]
-    made = make("table", force=True, **options)
-    assert len(made.history("u")) == 9
-    edited = by_hand.read_text() + by_hand.read_text().splitlines(True)[-1]
-    by_hand.write_text(edited)
-    with pytest.raises(PRISMError, match=not_ours):
-        make("table", **options)
-    assert by_hand.read_text() == edited
-    assert len(make("table", force=True, k_core=0, **options).history("u")) == 9
-    assert len(make("table", **options, duplicates="keep").history("u")) == 9  # what is as we left it is replaced
-
-
-def test_a_run_that_fails_does_not_make_the_folder_ours(make, tmp_path):
-    options = table(tmp_path, [f"u,i{n},3,{n}" for n in range(9)])
-    with pytest.raises(PRISMError, match="no interaction is left"):
-        make("table", k_core=50, **options)
-    by_hand = tmp_path / "dataset" / "made" / "made.inter"
-    by_hand.write_text("user_id:token\titem_id:token\nu\ta\n")
-    with pytest.raises(PRISMError, match="is not as prepare left it"):
-        make("table", **options)
-
-
 def test_order_survives_recboles_float32_times(make, tmp_path):
     """RecBole's float32 cannot tell these times apart; its sort is stable, so the file's order must be right."""
     rows = [f"u,i{n},3,{1_700_000_000 + 50 - n}" for n in range(50)]
     made = make("table", **table(tmp_path, rows))
     assert made.history("u") == [f"i{n}" for n in reversed(range(50))]
+
+
+@pytest.mark.parametrize("unit", [1, 10**3, 10**6, 10**9])
+def test_times_may_be_in_any_unit_down_to_nanoseconds(make, tmp_path, unit):
+    rows = [f"u,i{n},3,{(1_700_000_000 + 50 - n) * unit}" for n in range(50)]
+    made = make("table", **table(tmp_path, rows))
+    assert made.history("u") == [f"i{n}" for n in reversed(range(50))]
+    assert float(made.inter[0]["timestamp"]) == (1_700_000_000 + 1) * unit
+
+
+@pytest.mark.parametrize("value", [-(2**63), 2**63 - 1])  # pandas' NaT as a whole number, and its opposite
+def test_the_ends_of_a_64_bit_number_are_no_times(make, tmp_path, value):
+    made = make("table", **table(tmp_path, [f"u,a,1,{value}", "u,b,1,5"]))
+    assert made.history("u") == ["b"]
 
 
 @pytest.mark.parametrize(
@@ -170,6 +137,20 @@ def test_report_holds_inputs_options_counts_versions(make, tmp_path):
 def test_a_dataset_name_cannot_leave_the_folder(name):
     with pytest.raises(PRISMError, match="dataset name"):
         DatasetFolder(name)
+
+
+def test_options_of_python_may_be_those_of_the_command_line(make, tmp_path):
+    options = table(tmp_path, ["u,a,1,1", "u,b,1,2"])
+    assert make("table", k_core="off", images_per_item="2", **options).report["options"]["k_core"] == 0
+    assert make("table", k_core="1", **options).report["options"]["k_core"] == 1
+    for option, value, message in (
+        ("k_core", -3, "k_core -3: 'off' or a whole number"),
+        ("k_core", "many", "k_core 'many': 'off' or a whole number"),
+        ("max_bad_lines", "x", "max_bad_lines 'x': a number is needed"),
+        ("images_per_item", "x", "images_per_item 'x': a number is needed"),
+    ):
+        with pytest.raises(PRISMError, match=message):
+            make("table", **{option: value}, **options)
 
 
 def test_unknown_options_and_sources_are_errors(make):

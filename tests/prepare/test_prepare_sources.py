@@ -85,6 +85,53 @@ def test_movielens(make, tmp_path, release):
     assert made.item["3"]["title"] == ""
 
 
+def test_movielens_titles_with_commas(make, tmp_path):
+    """As written in the file -> as a person would read it."""
+    titles = {
+        "Good bye, Lenin! (2003)": "Good bye, Lenin! (2003)",
+        "Come Back, Africa (1959)": "Come Back, Africa (1959)",
+        "City of Lost Children, The (Cité des enfants perdus, La) (1995)": (
+            "The City of Lost Children (Cité des enfants perdus, La) (1995)"
+        ),
+        "Postino, Il (Postman, The) (1994)": "Il Postino (Postman, The) (1994)",
+        "Matrix, The": "The Matrix",
+    }
+    files = raw.movielens(tmp_path / "ml", "latest")
+    lines = [f'{n},"{title}",Drama' for n, title in enumerate(titles, 1)]
+    (tmp_path / "ml" / "movies.csv").write_text("\n".join(["movieId,title,genres", *lines]), encoding="utf-8")
+    ratings = [f"1,{n},3,{n}" for n in range(1, len(titles) + 1)]
+    (tmp_path / "ml" / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *ratings]))
+    made = make("movielens", **files)
+    assert [row["title"] for row in made.item.values()] == list(titles.values())
+
+
+def test_movielens_10m_is_utf8_under_the_names_of_1m(make, tmp_path):
+    files = raw.movielens(tmp_path / "ml", "1m")
+    movies = tmp_path / "ml" / "movies.dat"
+    movies.write_bytes(movies.read_bytes().decode("latin-1").encode("utf-8"))
+    made = make("movielens", **files)
+    assert made.item["1"]["title"] == "Les Misérables (1995)" and made.report["bad_lines"] == []
+
+
+def test_a_template_may_name_any_column(make, tmp_path):
+    (tmp_path / "plots.tsv").write_text("item_id\tPlot\tsub-title\truns in\n2\tA man.\tOne\tUtah\n")
+    made = make(
+        "movielens",
+        extra=tmp_path / "plots.tsv",
+        template="{title}[: {sub-title}][, {runs in}][. { Plot }]",
+        **raw.movielens(tmp_path / "ml", "100k"),
+    )
+    assert made.texts == {"1": "Les Misérables (1995)", "2": "Film (1996): One, Utah. A man."}
+    with pytest.raises(PRISMError, match=r"unknown fields \['plot'\]; available: .*'Plot'"):
+        make(
+            "movielens",
+            name="other",
+            extra=tmp_path / "plots.tsv",
+            template="{title}[. {plot}]",
+            **raw.movielens(tmp_path / "ml", "100k"),
+        )
+
+
 def test_movielens_with_posters_and_plots(make, tmp_path):
     posters = tmp_path / "posters"
     posters.mkdir()

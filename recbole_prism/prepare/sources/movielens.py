@@ -1,4 +1,4 @@
-"""MovieLens 100k, 1m and latest (small or full), told apart by their file names."""
+"""MovieLens 100k, 1m, 10m and latest (small or full), told apart by their file names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recbole_prism.prepare.tables import table_rows
 # release -> (ratings file, movies file)
 RELEASES = {
     "100k": ("u.data", "u.item"),
-    "1m": ("ratings.dat", "movies.dat"),
+    "1m": ("ratings.dat", "movies.dat"),  # and 10m
     "latest": ("ratings.csv", "movies.csv"),
 }
 # The order of the nineteen 0/1 columns of u.item.
@@ -25,11 +25,12 @@ GENRES_100K = (
     "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|Horror|Musical|"
     "Mystery|Romance|Sci-Fi|Thriller|War|Western"
 ).split("|")
-_ARTICLE = re.compile(r"(.+), (The|A|An|Les?|La|Il|Der|Die|Das|El)( \(.*\))?")
+# An article at the very end, or before the first parenthesis: of `Good bye, Lenin!` there is none.
+_ARTICLE = re.compile(r"([^()]+), (The|A|An|Les?|La|Il|Der|Die|Das|El)((?: \(.*\))?)")
 
 
 class MovieLens(Source):
-    help = "the unpacked folder of MovieLens 100k, 1m or latest; posters by --image-folder, plots by --extra"
+    help = "the unpacked folder of MovieLens 100k, 1m, 10m or latest; posters by --image-folder, plots by --extra"
     fields = ("title", "categories", "year")
     template = "[{title}. ][{categories}. ]"
     default_k_core = 0
@@ -61,7 +62,7 @@ class MovieLens(Source):
         """Split lines of the two old releases, which quote nothing."""
         number = 0
         for number, line in text_lines(raw, self.bad, "utf-8" if separator == "\t" else "latin-1"):
-            fields = line.split(separator)
+            fields = _as_utf8(line).split(separator)
             if len(fields) < at_least:
                 self.bad.add(raw.path, number, f"fewer than {at_least} fields")
             else:
@@ -107,8 +108,24 @@ class MovieLens(Source):
                 year = re.search(r"\((\d{4})\)\s*$", title)
                 yield {
                     "item_id": item_id,
-                    "title": _ARTICLE.sub(lambda m: f"{m[2]} {m[1]}{m[3] or ''}", title),
+                    "title": _article_first(title),
                     "categories": [text for text in map(clean_text, genres) if text and text[0] != "("],
                     "year": year[1] if year else "",
                     "images": [],
                 }
+
+
+def _article_first(title: str) -> str:
+    """``Postino, Il (1994)`` -> ``Il Postino (1994)``; what stands in parentheses stays as it is."""
+    match = _ARTICLE.fullmatch(title)
+    return f"{match[2]} {match[1]}{match[3]}" if match else title
+
+
+def _as_utf8(line: str) -> str:
+    """A line read as latin-1, as UTF-8 if it is that: 10m has the names of 1m, but is UTF-8."""
+    if line.isascii():
+        return line
+    try:
+        return line.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return line

@@ -21,13 +21,14 @@ ITEM_COLUMNS = ("title", "brand", "categories", "price", "description")
 
 class Table(Source):
     help = "any interactions and items as CSV, TSV or Parquet with a line of column names"
+    time_unit = "the unit of the raw file (dates: seconds since 1970)"
     default_k_core = 0
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--interactions", required=True, help=".csv, .tsv (plain or .gz) or .parquet")
         parser.add_argument("--items", help="item table; without it there is no text and no image")
-        parser.add_argument("--separator", help="field separator (default: comma, tab for .tsv)")
+        parser.add_argument("--separator", help="default: comma, tab for .tsv; else what shows the named columns")
         parser.add_argument("--user-column", default="user_id")
         parser.add_argument("--item-column", default="item_id")
         parser.add_argument("--rating-column", help="default: none")
@@ -48,13 +49,14 @@ class Table(Source):
     def _rows(self, role: str, columns: list[str | None]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Rows of a table, once the named columns are known to exist."""
         raw = self.open_raw(self.inputs(self.options)[role])
-        for number, row in table_rows(raw, self.bad, self.options.get("separator")):
-            for column in columns:
-                if column and column not in row:
+        named = [column for column in columns if column]
+        for number, row in table_rows(raw, self.bad, self.options.get("separator"), named):
+            for column in named:
+                if column not in row:
                     raise PRISMError(
                         f"{raw.path}: no column {column!r}{suggest(column, list(row))}; columns: {list(row)}"
                     )
-            columns = []
+            named = []
             yield number, row
 
     def interactions(self) -> Iterator[Row]:
