@@ -2,7 +2,7 @@
 
     python benchmarks/ground_truth.py results.jsonl [--kinds synergy ...] [--fusions prism prism:lambda_unique=1 ...]
         [--seeds 0 1 2] [--rows 7680] [--epochs 12]
-    python benchmarks/ground_truth_tables.py results.jsonl [--plots docs/images]
+    python benchmarks/ground_truth_tables.py results.jsonl [--plot docs/images/ground_truth.svg]
 
 Makes a dataset per kind and seed (``recbole-prism synthesize``), trains PRISM_SASRec on it, and appends a line of JSON
 per run: for each group of users the recall (1 if the class of the next item is known, 1 / clusters by chance), the mean

@@ -65,7 +65,7 @@ RATE = (lambda value: _number(0)[0](value) and value < 1, "a number of at least 
 BOOL: Check = (lambda value: isinstance(value, bool), "True or False")
 
 CHECKS: dict[str, Check] = {
-    "modalities": (_is_modalities, "a list of distinct names, or a dict of name: file or field"),
+    "modalities": (_is_modalities, "a list of distinct names (letters, digits, _), or a dict of name: file or field"),
     "missing": _one_of("zero", "mean", "learned", "error"),
     "feature_scaling": _one_of("none", "standardize", "unit"),
     "feature_length": _number(0, open_low=True),
@@ -78,9 +78,9 @@ CHECKS: dict[str, Check] = {
     ),
     "modality_dropout": RATE,
     "expert_loss_on": _one_of("representation", "prediction"),
-    "expert_loss_samples": (
-        lambda value: value is None or POSITIVE_INT[0](value),
-        "an integer of at least 1, or nothing",
+    "expert_loss_samples": (  # of one history there is no spread that noise could match
+        lambda value: value is None or _number(2, kind=int)[0](value),
+        "an integer of at least 2, or nothing",
     ),
     "expert_hidden_size": POSITIVE_INT,
     "expert_dropout": RATE,
@@ -101,8 +101,8 @@ CHECKS: dict[str, Check] = {
     "fusion_dropout": RATE,
     "fusion_temperature": _number(0, open_low=True),
     "fusion_scope": _one_of("sequence", "causal"),
-    "training_mode": (lambda value: value in (None, "packed", "rows"), "'packed' or 'rows'"),
-    "window_stride": (_is_stride, "an integer of at least 1, or 'exact'"),
+    "training_mode": (lambda value: value in (None, "packed", "rows"), "'packed', 'rows' or nothing"),
+    "window_stride": (_is_stride, "an integer of at least 1, 'exact' or nothing"),
     "window_offset": BOOL,
     "num_negatives": POSITIVE_INT,
     "negative_distribution": _one_of("popularity", "uniform"),

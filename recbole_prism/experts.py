@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_prism.distributed.sharding import batch_spread
+from recbole_prism.distributed.sharding import batch_spread, relative_share
 from recbole_prism.training.kernels import dropout_factor, gelu
 
 
@@ -133,29 +133,47 @@ class InteractionExperts(nn.Module):
         parts = variants.unflatten(0, (-1, len(self.names))).transpose(1, 2)
         return parts[0], parts[1:]
 
-    def losses(self, full: Tensor, without: Tensor) -> dict[str, Tensor]:
+    def losses(self, full: Tensor, without: Tensor, available: Tensor | None = None) -> dict[str, Tensor]:
         """Eq. 5-8, each a mean over histories, on expert outputs: full [T, K, D], without [M, T, K, D].
 
-        With a single modality there is no other one to contrast with: no ``unique`` loss then.
+        ``available`` [T, M]: what a history does not have cannot be replaced, and does not count. With a single
+        modality there is no other one to contrast with: no ``unique`` loss then.
         """
         losses: dict[str, Tensor] = {}
         n_modalities = len(self.modalities)
+        has = None if available is None else available.t()  # [M, T]
         for m, name in enumerate(self.modalities):
             if n_modalities == 1:
                 continue
             # Eq. 5-6: expert m must change more when m is replaced than when another modality is
             distance = self._distance(full[:, m], without[:, :, m])  # [M, T]
-            near = torch.cat([distance[:m], distance[m + 1 :]])
-            losses[f"unique_{name}"] = F.relu(self.margin + near - distance[m]).mean()
+            near = _others(distance, m)
+            both = None if has is None else _others(has, m) & has[m]
+            losses[f"unique_{name}"] = mean_where(F.relu(self.margin + near - distance[m]), both)
         similar = _cosine(full[:, n_modalities:], without[:, :, n_modalities:])
-        losses["synergy"] = similar[..., 0].mean()  # Eq. 7: synergy vanishes when either modality does
-        losses["redundancy"] = (1 - similar[..., 1]).mean()  # Eq. 8: redundancy survives the loss of either
+        losses["synergy"] = mean_where(similar[..., 0], has)  # Eq. 7: synergy vanishes when either modality does
+        losses["redundancy"] = mean_where(1 - similar[..., 1], has)  # Eq. 8: redundancy survives the loss of either
         return losses
 
     def _distance(self, a: Tensor, b: Tensor) -> Tensor:
         if self.distance == "cosine":
             return 1 - _cosine(a, b)
         return F.pairwise_distance(a, b)
+
+
+def mean_where(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of values where the mask of the same shape holds (None: of all), over all processes; 0 where it never does.
+
+    Every process must come here equally often with a mask.
+    """
+    if mask is None:
+        return values.mean()
+    return (values * mask).sum() / mask.sum().clamp(min=1) * relative_share(mask.flatten(), values.dtype)
+
+
+def _others(rows: Tensor, m: int) -> Tensor:
+    """All rows but the m-th: [M, T] -> [M - 1, T]."""
+    return torch.cat([rows[:m], rows[m + 1 :]])
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:

@@ -149,6 +149,8 @@ def population_text(population: Population, stable: dict[str, dict[str, float]])
 
 
 def _faithfulness_lines(row: dict) -> list[str]:
+    if not row["users"]:
+        return ["faithfulness: no user whose experts have different weights"]
     error = row["rank_correlation_standard_error"]
     plus_minus = "" if error is None else f" ± {error:.3f}"
     return [

@@ -7,6 +7,7 @@ list of N item tokens in row order. ``.npy`` beside ``.ids.txt``, ``.pt`` and Re
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import tempfile
@@ -224,12 +225,12 @@ def fit_scaling(aligned: Aligned, kind: str, fit_on: np.ndarray, length: float =
         return Scaling(kind, np.zeros(size, np.float32), spread)
     sampled = aligned.covered & fit_on
     sampled = sampled if sampled.any() else aligned.covered
-    mean, spread = np.empty(size, np.float32), np.empty(size, np.float32)
+    mean, spread = np.empty(size), np.empty(size)
     for columns in blocks(size, 64):
         sample = aligned.features[:, columns][sampled]
-        mean[columns], spread[columns] = sample.mean(axis=0), sample.std(axis=0)
-    spread = np.where(spread > 1e-6, spread, 1.0).astype(np.float32) * np.float32(np.sqrt(size) / length)
-    return Scaling(kind, mean, spread)
+        mean[columns], spread[columns] = sample.mean(axis=0, dtype=np.float64), sample.std(axis=0, dtype=np.float64)
+    spread = np.where(spread > 1e-6 * np.abs(mean), spread, 1.0) * np.sqrt(size) / length
+    return Scaling(kind, mean.astype(np.float32), spread.astype(np.float32))
 
 
 def scale_features(aligned: Aligned, scaling: Scaling) -> np.ndarray:
@@ -251,3 +252,14 @@ def digest_of_array(values: np.ndarray) -> str:
     """CRC-32 of its bytes."""
     whole = values if values.flags.c_contiguous else values.copy()
     return f"{zlib.crc32(memoryview(whole).cast('B')):08x}" if values.size else "empty"
+
+
+def fingerprint_of(tokens) -> str:
+    """SHA-256 of item tokens in the order of RecBole's ids."""
+    return hashlib.sha256("\n".join(str(token) for token in tokens).encode()).hexdigest()
+
+
+def check_fingerprint(trained: str | None, now: str) -> None:
+    """Raise PRISMError if a checkpoint's items are not those of the dataset, or in another order; None: not known."""
+    if trained not in (None, now):
+        raise PRISMError("the checkpoint was trained on other items than this dataset has; check dataset and filtering")

@@ -90,11 +90,12 @@ class PRISMFusion(nn.Module):
             without = self.experts.perturbed(pooled, clean, kept)
             return Fused(vector, {}, weights, self.experts.variants(self.experts.second_layer(activated), without))
         select = self.sample(len(pooled) if select is None else len(select), pooled.device, select)
+        has = None if context is None else context.available
         if select is not None:
             pooled, clean, activated = pooled[select], clean[select], activated[select]
-            kept = kept if kept is None else kept[select]
+            kept, has = (x if x is None else x[select] for x in (kept, has))
         outputs = self.experts.second_layer(activated)
-        losses = self.experts.losses(outputs, self.experts.perturbed(pooled, clean, kept))
+        losses = self.experts.losses(outputs, self.experts.perturbed(pooled, clean, kept), has)
         return Fused(vector, self.weigh(losses), weights)
 
     def sample(self, n: int, device: torch.device, select: Tensor | None) -> Tensor | None:

@@ -1,13 +1,11 @@
 """PRISMMixin: the glue between a RecBole backbone and the layers of PRISM.
 
 The backbone stays RecBole's. A forward hook on its ``item_embedding``, in force only while the backbone's ``forward``
-runs, replaces e_id(s_t) by e_id(s_t) + f + sum_m p_m(s_t) (DESIGN, section 3). Shapes: B batch, L length, T flat
+runs, replaces e_id(s_t) by e_id(s_t) + f + sum_m p_m(s_t). Shapes: B batch, L length, T flat
 positions, M modalities, D hidden size, N items.
 """
 
 from __future__ import annotations
-
-import hashlib
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from recbole_prism.candidates import scaled_states, score_content, score_cosine
 from recbole_prism.errors import PRISMError
+from recbole_prism.features import check_fingerprint, fingerprint_of
 from recbole_prism.fused import Context
 from recbole_prism.fusion import build_fusion
 from recbole_prism.modalities import Modalities
@@ -46,7 +45,7 @@ class PRISMMixin:
         self.targets: Tensor | None = None  # [B], the next items while their loss is computed
         self._variants: Tensor | None = None  # [V, T, D], which Eq. 2 puts in the place of f
         self._n_lookups = 0
-        self.item_fingerprint = _fingerprint(dataset.field2id_token[dataset.iid_field])
+        self.item_fingerprint = fingerprint_of(dataset.field2id_token[dataset.iid_field])
         share = config["target_smoothing"]
         self.smoothing = TargetSmoothing(self.modalities, share, config["smoothing_neighbours"]) if share else None
         if self.score_items == "content":
@@ -113,12 +112,8 @@ class PRISMMixin:
     def load_other_parameter(self, para) -> None:
         """Raises PRISMError if the checkpoint's items or features are not those of this dataset."""
         para = dict(para or {})
-        fingerprint, features = para.pop("item_fingerprint", self.item_fingerprint), para.pop("features", {})
-        if fingerprint != self.item_fingerprint:
-            raise PRISMError(
-                "the checkpoint was trained on other items than this dataset has; check dataset and filtering"
-            )
-        self.modalities.restore(features)
+        check_fingerprint(para.pop("item_fingerprint", None), self.item_fingerprint)
+        self.modalities.restore(para.pop("features", {}))
         self._table = None
         super().load_other_parameter(para)
 
@@ -214,7 +209,8 @@ class PRISMMixin:
         if fused.losses:
             self.expert_losses.append(fused.losses)
         if not self.training and fused.weights is not None:
-            self.expert_weights = fused.weights if select is None else fused.weights[select]
+            weights = fused.weights * has_any  # of nothing there are no weights
+            self.expert_weights = weights if select is None else weights[select]
         return fused.vector * has_any
 
     def project_table(self) -> tuple[Tensor, Tensor]:
@@ -250,8 +246,3 @@ def _last_position(present: Tensor) -> Tensor:
     last = torch.where(present, positions, -1).max(1).values
     rows = torch.arange(len(present), device=present.device)
     return (rows * present.shape[1] + last)[last >= 0]
-
-
-def _fingerprint(tokens) -> str:
-    """Of the item tokens in the order of RecBole's ids."""
-    return hashlib.sha256("\n".join(str(token) for token in tokens).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Frozen features of all items, per modality, and their projections into the backbone's space (DESIGN, section 3).
+"""Frozen features of all items, per modality, and their projections into the backbone's space.
 
 Shapes: N items (padding included), M modalities, D hidden size, d_m dimension of modality m.
 """
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from recbole_prism import features as feature_files
 from recbole_prism.errors import PRISMError, suggest
 from recbole_prism.paths import DATASETS
+from recbole_prism.recommend.catalogue import read_titles
 
 
 class Modalities(nn.Module):
@@ -70,7 +71,7 @@ class Modalities(nn.Module):
         if self.missing == "mean":
             values[uncovered] = values[covered].mean(0)
             covered = covered | uncovered
-        if self.missing == "learned" and uncovered.any():
+        if self.missing == "learned" and (uncovered.any() or self.dropout):
             self.missing_vector[name] = nn.Parameter(torch.zeros(hidden_size))
         return values, covered
 
@@ -197,13 +198,17 @@ def load_modality(config, dataset, name: str, source: str) -> feature_files.Alig
     if hasattr(dataset, "aligned_features"):
         return dataset.aligned_features[name]
     if Path(source).suffix not in feature_files.READERS:
-        return _from_item_field(dataset, name, source)
+        return _from_item_field(config, dataset, name, source)
     path = find_feature_file(config, source)
     return feature_files.align(feature_files.read_features(path), dataset.field2id_token[dataset.iid_field], path=path)
 
 
-def _from_item_field(dataset, name: str, field: str) -> feature_files.Aligned:
-    """A float or float_seq field as it is; a token or token_seq field as one-hot or multi-hot vectors."""
+def _from_item_field(config, dataset, name: str, field: str) -> feature_files.Aligned:
+    """A float or float_seq field as it is; a token or token_seq field as one-hot or multi-hot vectors.
+
+    An item whose cell is empty does not have the modality (of numbers alone: as the .item file says, since RecBole
+    puts the mean there).
+    """
     fields = [] if dataset.item_feat is None else [f for f in dataset.item_feat.columns if f != dataset.iid_field]
     if field not in fields:
         raise PRISMError(
@@ -218,9 +223,27 @@ def _from_item_field(dataset, name: str, field: str) -> feature_files.Aligned:
         covered = values.any(axis=1)
     else:
         values = np.nan_to_num(column.reshape(len(column), -1).astype(np.float32))
-        covered = np.ones(len(values), dtype=bool)
+        covered = values.any(axis=1) if column.ndim > 1 else _has_number(config, dataset, field)
     covered[0] = False
     return feature_files.Aligned(values * covered[:, None], covered, encoder=f"field {field}")
+
+
+def _has_number(config, dataset, field: str) -> np.ndarray:
+    """Which items have a number of their own in a float field of the .item file: bool [N]; all, if there is no file."""
+    file = Path(config["data_path"]) / f"{config['dataset']}.item"
+    if not file.is_file():
+        return np.ones(dataset.item_num, dtype=bool)
+    cells = read_titles(
+        file, dataset.iid_field, separator=config["field_separator"], encoding=config["encoding"], title_field=field
+    )
+
+    def is_number(text: str) -> bool:
+        try:
+            return np.isfinite(float(text))
+        except ValueError:
+            return False
+
+    return np.array([is_number(cells.get(str(token), "")) for token in dataset.field2id_token[dataset.iid_field]])
 
 
 def trained_items(dataset) -> np.ndarray:

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from recbole_prism.distributed.sharding import relative_share
+from recbole_prism.experts import mean_where
 from recbole_prism.fused import Context, Fused
 
 LOG_VARIANCE = (-8.0, 4.0)  # bounds: exp of anything may come out of an untrained layer
@@ -155,7 +157,7 @@ class MRdIBFusion(nn.Module):
         for m, name in enumerate(self.modalities):
             states = self.decoders[name](codes[:, m])
             each = candidate_cross_entropy(states, table, targets, candidates)
-            losses[f"unique_{name}"] = self.alphas["unique"] * _masked_mean(each, available[:, m])
+            losses[f"unique_{name}"] = self.alphas["unique"] * mean_where(each, available[:, m])
         return losses
 
     def _redundancy(self, codes: Tensor, available: Tensor) -> dict[str, Tensor]:
@@ -163,12 +165,13 @@ class MRdIBFusion(nn.Module):
         bounds, fits = [], []
         for a, b in combinations(range(len(self.modalities)), 2):
             both = (available[:, a] & available[:, b]).nonzero().flatten()
+            share = relative_share(available[:, a] & available[:, b], codes.dtype)
             if len(both) == 0:
                 continue
             estimator = self.estimators[f"{self.modalities[a]}_{self.modalities[b]}"]
             bound, fit = estimator(codes[both, a], codes[both, b])
-            bounds.append(bound)
-            fits.append(fit)
+            bounds.append(bound * share)
+            fits.append(fit * share)
         zero = codes.sum() * 0
         return {"redundancy": self.alphas["redundancy"] * sum(bounds, zero), "redundancy_fit": sum(fits, zero)}
 
@@ -199,8 +202,3 @@ def _log_normal(x: Tensor, parameters: Tensor) -> Tensor:
     mean, log_variance = parameters.chunk(2, dim=-1)
     log_variance = log_variance.clamp(*LOG_VARIANCE)
     return -0.5 * ((x - mean) ** 2 / log_variance.exp() + log_variance).sum(-1)
-
-
-def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of values [S] where mask [S]; 0 where it never holds."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)

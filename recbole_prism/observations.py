@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -25,10 +26,15 @@ class Observations:
     b: np.ndarray
     user: np.ndarray
     dropped: int
+    tokens: tuple[str, ...] = ()
 
     def only(self, rows: np.ndarray) -> Observations:
         """Those of a mask [R]."""
-        return Observations(self.y[rows], self.a[rows], self.b[rows], self.user[rows], self.dropped)
+        return Observations(self.y[rows], self.a[rows], self.b[rows], self.user[rows], self.dropped, self.tokens)
+
+    def users(self) -> set[str]:
+        """Tokens of those who are asked."""
+        return {self.tokens[user] for user in np.unique(self.user)}
 
     def sizes(self) -> tuple[int, int, int]:
         return tuple(int(codes.max()) + 1 for codes in (self.y, self.a, self.b))
@@ -68,7 +74,7 @@ def observe(arguments: argparse.Namespace) -> tuple[list[str], Observations, np.
     users = np.repeat(np.arange(len(histories.offsets) - 1), np.diff(histories.offsets))
     y = np.unique(classes[histories.items[kept]], return_inverse=True)[1]
     n_next = len(histories.items) - int((np.diff(histories.offsets) > 0).sum())
-    observed = Observations(y, *codes, users[kept], n_next - int(kept.sum()))
+    observed = Observations(y, *codes, users[kept], n_next - int(kept.sum()), tuple(histories.tokens))
     if not arguments.by:
         return names, observed, np.zeros(len(y), dtype=np.int64)
     groups = field_codes(dataset.user_feat, dataset, "by", arguments.by) + 1
@@ -81,14 +87,18 @@ def load(arguments: argparse.Namespace):
     from recbole.data import create_dataset
 
     from recbole_prism.datasets import check_dataset
-    from recbole_prism.recommend.checkpoint import own_command_line, quiet, read_histories
+    from recbole_prism.recommend.checkpoint import own_command_line, quiet, read_histories, read_interactions
     from recbole_prism.register import register
 
     check_dataset(arguments.name, arguments.data_path)
     register()
     settings = {"data_path": arguments.data_path, "show_progress": False}
     with quiet(), own_command_line():
-        config = Config(model="PRISM_SASRec", dataset=arguments.name, config_dict=settings)
+        try:
+            config = Config(model="PRISM_SASRec", dataset=arguments.name, config_dict=settings)
+        except PRISMError as error:
+            file = Path(arguments.data_path) / arguments.name / f"{arguments.name}.yaml"
+            raise PRISMError(f"{error}; pid reads the settings of a dataset from {file}") from error
         columns = config["load_col"]
         for kind, id_field, field in (
             ("item", "ITEM_ID_FIELD", arguments.target),
@@ -99,8 +109,8 @@ def load(arguments: argparse.Namespace):
                 columns = {**columns, kind: list(dict.fromkeys(named))}
         config["load_col"] = columns
         dataset = create_dataset(config)
-        frame = None if config["benchmark_filename"] else dataset.inter_feat.copy(deep=False)
-        return config, dataset, read_histories(dataset, frame, dataset.build())
+        interactions = read_interactions(dataset)
+        return config, dataset, read_histories(dataset, interactions, dataset.build())
 
 
 def field_codes(features, dataset, option: str, field: str) -> np.ndarray:

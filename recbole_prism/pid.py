@@ -54,9 +54,11 @@ def main(arguments: argparse.Namespace) -> int:
         if getattr(arguments, option) < low:
             raise PRISMError(f"--{option.replace('_', '-')}: {getattr(arguments, option)} is less than {low}")
     modalities, observed, groups = observe(arguments)
-    columns = model_columns(arguments)
+    columns = {} if arguments.by else model_columns(arguments)
     for group in sorted(set(groups)):
         inside = observed.only(groups == group)
+        if arguments.by:
+            columns = model_columns(arguments, inside.users())
         report = measure(modalities, inside, times=arguments.bootstrap, seed=arguments.seed)
         title = f"{arguments.name}, {arguments.by} {group}" if arguments.by else arguments.name
         print(f"{title}: {len(inside.y)} next items of {len(np.unique(inside.user))} users")
@@ -112,14 +114,15 @@ def as_text(report: Report, columns: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def model_columns(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Mean gate weight of each expert over test histories, and what the log-probability loses without it."""
+def model_columns(arguments: argparse.Namespace, users: set[str] | None = None) -> dict[str, dict[str, float]]:
+    """Mean gate weight of each expert over the test histories of ``users`` (None: all; at most a thousand), and what
+    the log-probability loses without it."""
     if arguments.model is None:
         return {}
     from recbole_prism.recommend import Recommender, survey
 
     recommender = Recommender.load(arguments.model, data_path=arguments.data_path)
-    population = survey(recommender, n_users=1000, history="test")
+    population = survey(recommender, n_users=1000, history="test", among=users)
     summary = population.summary
     if not population.experts:
         raise PRISMError(f"{arguments.model}: has no experts whose weights could stand beside the bits")

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from recbole_prism.candidates import plain_rows
+from recbole_prism.training.kernels import dropout_factor
 
 
 @contextmanager
@@ -23,6 +25,29 @@ def hooked(item_embedding: nn.Embedding, hook: Callable) -> Iterator[None]:
             yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def shared_dropout(model: nn.Module, n_variants: int, n_rows: int) -> Iterator[None]:
+    """While in force dropout of [V B, ...] is drawn for B rows and is the same for every variant of them.
+
+    So the losses compare inputs and not what dropout hit. What has other shapes is drawn as ever.
+    """
+
+    def forward(module: nn.Dropout, x: Tensor) -> Tensor:
+        if len(x) != n_variants * n_rows or n_variants == 1:
+            return type(module).forward(module, x)
+        factor = dropout_factor(module, x[:n_rows])
+        return (x.unflatten(0, (n_variants, n_rows)) * factor).flatten(0, 1)
+
+    dropping = [m for m in model.modules() if isinstance(m, nn.Dropout) and m.training and m.p > 0]
+    for module in dropping:
+        module.forward = partial(forward, module)
+    try:
+        yield
+    finally:
+        for module in dropping:
+            del module.forward
 
 
 def prediction_losses(
@@ -48,7 +73,7 @@ def prediction_losses(
         added[real] = variants.flatten(0, 1).to(embedded.dtype)
         return embedded + added
 
-    with hooked(model.item_embedding, add_variant):
+    with hooked(model.item_embedding, add_variant), shared_dropout(model, n_variants, n_rows):
         output = forward(*map(repeat, args), **{name: repeat(value) for name, value in kwargs.items()})
     output = output[-1] if isinstance(output, (list, tuple)) else output  # some return every layer
     output = output.unflatten(0, (n_variants, n_rows))

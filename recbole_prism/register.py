@@ -1,4 +1,4 @@
-"""The table of models, and the few hooks through which RecBole finds them (DESIGN, section 6).
+"""The table of models, and the few hooks through which RecBole finds them.
 
 ``register()`` is called once, on ``import recbole_prism``. Afterwards RecBole's own ``get_model``, ``run_recbole``,
 ``objective_function`` and ``load_data_and_model`` know every model of ``MODELS``.

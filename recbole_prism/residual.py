@@ -78,15 +78,15 @@ class ResidualExperts(nn.Module):
         pooled, kind = pooled.detach(), kind.detach()
         apart = self.additive(_with_kind(pooled.transpose(0, 1), kind)).sum(0, keepdim=True)
         estimates = [(apart, joint)]
-        shared = torch.zeros_like(single)
+        shared = redundancy = torch.zeros_like(single)
         if self.from_others is not None:
             shared = self.from_others(_with_kind(parts_of(pooled, self.others), kind))
             estimates.append((shared, single))
-        shared = shared.detach()
-        redundancy = (shared + single - single.detach()).sum(0)  # the estimate's value, s_m's gradient
+            shared = shared.detach()
+            redundancy = shared + single - single.detach()  # the estimate's value, s_m's gradient
         synergy = (joint - apart.detach())[0]
         missed = sum(_missed_share(*pair, select) for pair in estimates) if self.training else 0.0
-        return torch.stack([*(single - shared), synergy, redundancy], 1), missed
+        return torch.stack([*(single - shared), synergy, redundancy.sum(0)], 1), missed
 
 
 def parts_of(pooled: Tensor, seen: Tensor) -> Tensor:
@@ -104,7 +104,8 @@ def _missed_share(estimate: Tensor, target: Tensor, select: Tensor | None) -> Te
 
     0 where targets do not vary, as in a batch of one history. Every process must come here equally often.
     """
-    target = target.detach()
+    whole = torch.promote_types(estimate.dtype, torch.float32)  # squares of what autocast rounded
+    estimate, target = estimate.to(whole), target.detach().to(whole)
     if select is not None:
         estimate, target = estimate[:, select], target[:, select]
     error = ((estimate - target) ** 2).mean((1, 2))
@@ -133,8 +134,10 @@ class PointwiseInformation(nn.Module):
         """
         candidates = distinct_of_all(targets, len(table))
         place = torch.searchsorted(candidates, targets)
-        states = self.heads(_with_kind(parts_of(pooled.detach(), self.seen), kind.detach()))  # [M + 2, S, D]
-        log_p = torch.log_softmax(states @ table[candidates].detach().T, dim=-1)  # [M + 2, S, U]
+        with torch.autocast(pooled.device.type, enabled=False):  # i is the small difference of two large numbers
+            pooled, kind, table = (x.detach().to(self.heads.weight_in.dtype) for x in (pooled, kind, table))
+            states = self.heads(_with_kind(parts_of(pooled, self.seen), kind))  # [M + 2, S, D]
+            log_p = torch.log_softmax(states @ table[candidates].T, dim=-1)  # [M + 2, S, U]
         log_p = log_p.gather(2, place.expand(len(states), -1).unsqueeze(2)).squeeze(2)
         return -log_p.mean(1).sum(), (log_p[1:] - log_p[0]).detach()
 

@@ -249,7 +249,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind", default="mixture", help=f"{', '.join(RULES)}, several with commas, or mixture (mixture)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything drawn (0)")
-    parser.add_argument("--data_path", default="dataset", help="where datasets lie (dataset)")
+    parser.add_argument("--data-path", "--data_path", default="dataset", help="where datasets lie (dataset)")
     parser.add_argument("--force", action="store_true", help="overwrite a dataset of that name")
     for name, value in vars(Sizes()).items():
         parser.add_argument(f"--{name}", type=type(value), default=value, help=f"{HELP[name]} ({value})")

@@ -150,7 +150,8 @@ def open_study(arguments, folder: Path, space: list[Parameter], settings: dict) 
     """The study of the folder, begun or resumed. Raises PRISMError if it was begun with something else."""
     import optuna
 
-    from recbole_prism.compare.plan import defaults_of
+    from recbole_prism.compare.data import digests
+    from recbole_prism.compare.plan import Job, defaults_of
     from recbole_prism.datasets import dataset_settings
     from recbole_prism.tune_trial import bigger_is_better
 
@@ -160,6 +161,7 @@ def open_study(arguments, folder: Path, space: list[Parameter], settings: dict) 
         "settings": {**dataset_settings(arguments.dataset, str(settings.get("data_path", "dataset/"))), **settings},
         "defaults": defaults_of(arguments.model),
         "space": [[p.name, p.kind, list(p.values)] for p in space],
+        "data": digests(Job(arguments.dataset, arguments.model, arguments.model, 0, settings)),
     }
     digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
     tried = {**settings, **{parameter.name: parameter.example() for parameter in space}}
@@ -181,7 +183,7 @@ def open_study(arguments, folder: Path, space: list[Parameter], settings: dict) 
     study.set_user_attr("digest", begun)
     if begun != digest:
         raise PRISMError(
-            f"{folder / 'study.db'}: was begun with another model, dataset, space or settings; "
+            f"{folder / 'study.db'}: was begun with another model, dataset, space or settings, or other data; "
             "set them as before, or choose another --output"
         )
     optuna.storages.fail_stale_trials(study)

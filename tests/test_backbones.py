@@ -111,19 +111,21 @@ def test_one_epoch_and_reload_to_the_same_scores(make, name):
 
 @EACH_BACKBONE
 def test_every_parameter_that_the_backbone_trains_gets_a_gradient(make, name):
-    def without_gradient(model, loaders) -> set:
+    def without_gradient(model, loaders, at_most=0.0) -> set:
         model.train()
         torch.manual_seed(0)
         for interaction in loaders[0]:
             loss = model.calculate_loss(interaction)
             (sum(loss) if isinstance(loss, tuple) else loss).backward()
-        return {n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
+        parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        return {n for n, p in parameters.items() if p.grad is None or p.grad.abs().max() <= at_most}
 
     _, model, loaders = make(f"PRISM_{name}")
     unused = without_gradient(model, loaders)
     if unused:  # RecBole's own models leave some
         _, plain, loaders = make(name)
-        assert unused <= without_gradient(plain, loaders)
+        rounding = 1e-7  # all that a bias before a softmax gets (CORE's)
+        assert unused <= without_gradient(plain, loaders, at_most=rounding)
 
 
 @EACH_BACKBONE

@@ -56,6 +56,22 @@ def test_losses_of_two_modalities_by_hand():
     assert losses["redundancy"].item() == pytest.approx(((1 - 1) + (1 - 0)) / 2)
 
 
+def test_what_a_history_does_not_have_cannot_be_replaced():
+    torch.manual_seed(3)
+    experts = make(["image", "text"])
+    full, without = torch.randn(4, 4, D).double(), torch.randn(2, 4, 4, D).double()
+    has = torch.tensor([[True, True], [False, True], [True, True], [False, False]])
+    losses, of_both = experts.losses(full, without, has), experts.losses(full[[0, 2]], without[:, [0, 2]])
+    for name in ("unique_image", "unique_text"):
+        torch.testing.assert_close(losses[name], of_both[name])
+    cosine = F.cosine_similarity(full[:, 2], without[:, :, 2], dim=-1)  # [M, T]
+    torch.testing.assert_close(losses["synergy"], (cosine[0, [0, 2]].sum() + cosine[1, [0, 1, 2]].sum()) / 5)
+    everything = experts.losses(full, without, torch.ones(4, 2, dtype=torch.bool))
+    for name, value in experts.losses(full, without).items():
+        torch.testing.assert_close(everything[name], value)
+    assert not any(experts.losses(full, without, torch.zeros(4, 2, dtype=torch.bool)).values())
+
+
 def test_losses_of_three_modalities_by_hand_with_euclidean_distance():
     experts = make(["a", "b", "c"], distance="euclidean", margin=1.0)
     full = torch.zeros(1, 5, D, dtype=torch.float64)

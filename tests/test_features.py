@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_prism.errors import PRISMError
-from recbole_prism.features import FeatureFile, align, fit_scaling, read_features, scale_features, write_features
+from recbole_prism.features import (
+    Aligned,
+    FeatureFile,
+    align,
+    fit_scaling,
+    read_features,
+    scale_features,
+    write_features,
+)
 
 TOKENS = ["a", "b", "c"]
 VECTORS = np.arange(6, dtype=np.float32).reshape(3, 2)
@@ -129,6 +137,26 @@ def test_pickles_are_not_loaded(tmp_path):
 
 def scaled_as(aligned, kind, fit_on, length=1.0):
     return scale_features(aligned, fit_scaling(aligned, kind, fit_on, length))
+
+
+@pytest.mark.parametrize(("offset", "unit"), [(2000.0, 8.0), (1e5, 1.0), (0.0, 1e-9)])
+def test_standardize_depends_on_neither_unit_nor_offset(offset, unit):
+    """Years, or numbers of a tiny scale: sums in float32 would lose the spread of a large table."""
+    drawn = np.random.default_rng(0).normal(size=(100_000, 2))
+    features = np.vstack([np.zeros((1, 2)), offset + unit * drawn]).astype(np.float32)
+    covered = np.arange(len(features)) > 0
+    scaled = scaled_as(Aligned(features, covered), "standardize", covered)[1:] * np.sqrt(2)
+    np.testing.assert_allclose(scaled.mean(0, dtype=np.float64), 0, atol=0.02)
+    np.testing.assert_allclose(scaled.std(0, dtype=np.float64), 1, atol=0.01)
+
+
+@pytest.mark.parametrize("value", [0.1, 1234.567, -7e-8])
+def test_a_constant_dimension_of_any_value_is_zero(value):
+    features = np.full((12_102, 2), value, np.float32)
+    features[:, 1] = np.arange(12_102)
+    covered = np.arange(len(features)) > 0
+    scaled = scaled_as(Aligned(features, covered), "standardize", covered)
+    np.testing.assert_allclose(scaled[:, 0], 0, atol=1e-4)
 
 
 def test_standardize_is_fitted_on_covered_training_items_only():

@@ -112,6 +112,23 @@ def test_losses_equal_the_literal_transcription(build, monkeypatch, name, scope)
     torch.testing.assert_close(losses["recommendation"], fused_by_hand)
 
 
+@pytest.mark.parametrize("name", ["SASRec", "GRU4Rec", "NARM"])
+def test_losses_compare_inputs_and_not_what_dropout_hit(build, monkeypatch, name):
+    """Where a modality is replaced by itself nothing changes, whatever the backbone drops."""
+    dropout = dict.fromkeys(("hidden_dropout_prob", "attn_dropout_prob", "dropout_prob"), 0.5)
+    dropout["dropout_probs"] = [0.5, 0.5]
+    unweighted = {"lambda_unique": 1.0, "lambda_synergy": 1.0, "lambda_redundancy": 1.0}
+    _, model, _ = build(f"PRISM_{name}", expert_loss_on="prediction", fusion_scope="sequence", **unweighted, **dropout)
+    monkeypatch.setattr(model.fusion.experts, "draw_noise", lambda pooled: pooled)
+    values = model.train().calculate_loss(rows([2, 5, 10, 1]))
+    losses = dict(zip(model.loss_names, (value.item() for value in values), strict=True))
+    assert losses["synergy"] == pytest.approx(1, abs=1e-4) and losses["redundancy"] == pytest.approx(0, abs=1e-4)
+    assert losses["unique_image"] == pytest.approx(model.fusion.experts.margin, abs=1e-4)
+    first, second = (model.calculate_loss(rows([2, 5, 10, 1]))[0].item() for _ in range(2))
+    assert first != second, "dropout works, and the modules are as before"
+    assert all("forward" not in vars(module) for module in model.modules())
+
+
 def test_one_pass_over_the_backbone_and_none_at_inference(build, monkeypatch):
     _, model, loaders = build("PRISM_SASRec", expert_loss_on="prediction")
     base, calls = type(model).__mro__[2], []

@@ -36,6 +36,39 @@ def test_items_that_lack_a_modality_are_as_those_without_features(build, missing
         assert torch.equal(modalities()[0], projected)
 
 
+def test_hidden_items_train_the_vector_of_missing_ones_even_where_none_is(build):
+    """New items without features get that vector later."""
+    _, model, _ = build("PRISM_SASRec", missing="learned", modality_dropout=0.5, modalities=["text"])
+    assert model.modalities.coverage["text"][1:].all()
+    projected, available = model.train().modalities()
+    assert available[1:].all()
+    projected.sum().backward()
+    assert model.modalities.missing_vector["text"].grad.any()
+
+
+@pytest.mark.parametrize("missing", ["zero", "error"])
+def test_an_item_with_an_empty_cell_does_not_have_that_field(build, data_path, missing):
+    """RecBole itself fills such a cell with the mean of the others."""
+    file = data_path / "tiny" / "tiny.item"
+    rows = [line.split("\t") for line in file.read_text().splitlines()]
+    codes = [["code:float_seq"]] + [["0.5 1" if n % 2 else ""] for n in range(len(rows) - 1)]
+    rows = [[*row[:2], "" if row[0] in ("i3", "i7") else row[2], *code] for row, code in zip(rows, codes, strict=True)]
+    file.write_text("\n".join("\t".join(row) for row in rows) + "\n")
+    settings = {
+        "modalities": {"price": "price", "code": "code"},
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "price", "code"]},
+        "missing": missing,
+    }
+    if missing == "error":
+        with pytest.raises(PRISMError, match="2 of 20 items have no 'price' feature"):
+            build("PRISM_SASRec", **settings)
+        return
+    _, model, loaders = build("PRISM_SASRec", **settings)
+    lacking = np.flatnonzero(~model.modalities.coverage["price"])[1:]
+    assert sorted(loaders[0]._dataset.id2token("item_id", lacking)) == ["i3", "i7"]
+    assert model.modalities.coverage["code"].sum() == 10
+
+
 @pytest.mark.parametrize("scaling", ["standardize", "unit", "none"])
 def test_features_are_scaled_as_the_checkpoints_were(build, scaling):
     """As where a dataset has got interactions since, from which the scaling would be fitted anew."""

@@ -65,6 +65,31 @@ def test_regressions_learn_from_their_own_loss_only():
     assert all(g.any() for g in by_fit[: len(regressions)]) and all(g is None for g in by_fit[len(regressions) :])
 
 
+def test_one_modality_has_no_redundancy_to_learn_from():
+    experts = ResidualExperts(["text"], D, expert_hidden_size=8, dropout=0.0)
+    pooled, kind = torch.randn(9, 1, D), torch.softmax(torch.randn(9, 3), 1)
+    outputs, _ = experts(pooled, *experts.tell(pooled), kind)
+    redundancy = outputs[:, experts.names.index("redundancy")]
+    assert not redundancy.any()
+    gradients = torch.autograd.grad(
+        (redundancy * torch.randn_like(redundancy)).sum(), list(experts.single.parameters())
+    )
+    assert not any(gradient.any() for gradient in gradients)
+
+
+def test_information_is_not_rounded_under_autocast():
+    """log p is a number of about six, and i what two of them differ by."""
+    torch.manual_seed(0)
+    information = PointwiseInformation(2, 4, D, 8)
+    pooled, kind = torch.randn(64, 2, D), torch.softmax(torch.randn(64, 4), 1)
+    targets, table = torch.randint(1, 500, (64,)), torch.randn(500, D)
+    exact = information(pooled, kind, targets, table)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = information(pooled, kind, targets, table)
+    for a, b in zip(exact, rounded, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_one_history_has_no_variance_to_miss():
     experts = ResidualExperts(["image", "text"], D, expert_hidden_size=8, dropout=0.0)
     pooled, kind = torch.randn(9, 2, D), torch.softmax(torch.randn(9, 4), 1)

@@ -56,6 +56,18 @@ def test_mean_expert_weights_are_those_of_the_evaluated_rows(trained):
     torch.testing.assert_close(torch.tensor(list(weights.values())), torch.cat(parts).mean(0))
 
 
+def test_rows_without_any_modality_have_no_weights(trained, monkeypatch):
+    """There is nothing to weigh: f is 0."""
+    trainer, (_, _, test) = trained(fusion="gate")
+    modalities = trainer.model.modalities
+    for name in modalities.names:
+        getattr(modalities, f"covered_{name}")[4:] = False
+    trainer.evaluate(test, load_best_model=False)
+    without = ~trainer.expert_weights.any(1)
+    assert 0 < without.sum() < len(without)
+    assert sum(trainer.mean_expert_weights.values()) == pytest.approx(1)
+
+
 def test_a_full_disk_while_saving_is_one_message_and_no_half_file(trained, monkeypatch):
     trainer, (train, valid, _) = trained()
 

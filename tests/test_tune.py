@@ -243,6 +243,15 @@ def test_a_study_of_a_dataset_whose_settings_changed_is_refused(arguments, data_
     assert "was begun with another" in capsys.readouterr().err
 
 
+def test_a_study_of_data_that_changed_is_refused(arguments, data_path, capsys):
+    assert main(arguments(trials=1)) == 0
+    file = data_path / "tiny" / "tiny.inter"
+    file.write_text(file.read_text() + "u1\ti3\t1\t500\n")
+    capsys.readouterr()
+    assert main(arguments(trials=2)) == 1
+    assert "or other data" in capsys.readouterr().err
+
+
 def test_weak_trials_are_stopped_early(arguments, study, monkeypatch):
     monkeypatch.setattr("optuna.Trial.should_prune", lambda trial: trial.number > 0)
     assert main(arguments(trials=3)) == 0

@@ -34,10 +34,12 @@ def compare_pair(
     *,
     model_users: np.ndarray | None = None,
     baseline_users: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
     seed: int = 0,
 ) -> Comparison:
     """model, baseline [S]: one value a seed, paired by seed; model_users, baseline_users [U]: means over seeds.
 
+    ``rows`` [U]: how many test rows each user counts for (None: one).
     Raises ValueError if what is paired differs in length.
     """
     ours, theirs = np.asarray(model, float), np.asarray(baseline, float)
@@ -49,7 +51,9 @@ def compare_pair(
     if model_users is not None and baseline_users is not None:
         if model_users.shape != baseline_users.shape:
             raise ValueError(f"{len(model_users)} and {len(baseline_users)} users cannot be paired")
-        comparison.p_users, comparison.interval = paired_bootstrap(model_users - baseline_users, seed=seed)
+        equal = np.isclose(model_users, baseline_users, rtol=1e-9, atol=1e-12)  # but for rounding
+        differences = np.where(equal, 0.0, model_users - baseline_users)
+        comparison.p_users, comparison.interval = paired_bootstrap(differences, rows, seed=seed)
     return comparison
 
 
@@ -63,22 +67,34 @@ def paired_t(differences: np.ndarray) -> float | None:
 
 
 def paired_bootstrap(
-    differences: np.ndarray, *, draws: int = 10_000, seed: int = 0, at_once: int = 1 << 22
+    differences: np.ndarray,
+    rows: np.ndarray | None = None,
+    *,
+    draws: int = 10_000,
+    seed: int = 0,
+    at_once: int = 1 << 22,
 ) -> tuple[float | None, tuple[float, float] | None]:
     """Two-sided p-value and 95 % interval of the mean of differences [U], by drawing users with replacement.
 
-    p is twice the smaller share of drawn means on either side of zero, at least 2 / draws, at most 1 (1 also where no
-    user differs). None without users. ``at_once``: users drawn at a time, which bounds memory.
+    ``rows`` [U]: how many test rows a user counts for (None: one). p is twice the smaller share of drawn means on
+    either side of zero, at most 1 (1 also where no user differs), at least 2 / draws and what a sign test of the users
+    could give at best, so that few users prove nothing. None without users. ``at_once``: users drawn at a time, which
+    bounds memory.
     """
-    if not len(differences):
+    n_users = len(differences)
+    if not n_users:
         return None, None
-    rng, means, rows = np.random.default_rng(seed), np.empty(draws), max(1, at_once // len(differences))
-    for start in range(0, draws, rows):
-        chosen = rng.integers(len(differences), size=(min(rows, draws - start), len(differences)))
-        means[start : start + len(chosen)] = differences[chosen].mean(1)
+    rng, means, at_once = np.random.default_rng(seed), np.empty(draws), max(1, at_once // n_users)
+    for start in range(0, draws, at_once):
+        chosen = rng.integers(n_users, size=(min(at_once, draws - start), n_users))
+        drawn = means[start : start + len(chosen)]
+        if rows is None:
+            drawn[:] = differences[chosen].mean(1)
+        else:
+            drawn[:] = (differences * rows)[chosen].sum(1) / rows[chosen].sum(1)
     tail = min((means <= 0).mean(), (means >= 0).mean())
     low, high = np.quantile(means, [0.025, 0.975])
-    return float(min(1.0, max(2 * tail, 2 / draws))), (float(low), float(high))
+    return float(min(1.0, max(2 * tail, 2 / draws, 2.0 ** (1 - n_users)))), (float(low), float(high))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -96,16 +112,30 @@ def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a if np.array_equal(a, b) else np.intersect1d(a, b, assume_unique=True)
 
 
+@dataclass
+class ByUser:
+    """Test rows of a run, by user: names [U], ascending, how many rows [U] and the mean of a metric over them [U]."""
+
+    names: np.ndarray
+    rows: np.ndarray
+    values: np.ndarray
+
+    def of(self, names: np.ndarray) -> ByUser:
+        places = np.searchsorted(self.names, names)
+        return ByUser(names, self.rows[places], self.values[places])
+
+
 def compare_all(
     values: Mapping[str, Mapping[int, float]],
     baseline: str,
     *,
-    users: Mapping[str, Mapping[int, tuple[np.ndarray, np.ndarray]]] | None = None,
+    users: Mapping[str, Mapping[int, ByUser]] | None = None,
 ) -> dict[str, Comparison]:
     """Every model against the baseline on one metric: one family for Holm's correction.
 
-    values: {model: {seed: value}}; users: {model: {seed: (names [U], ascending, values [U])}}. Only seeds and users
-    that both models have are paired; a model that shares no seed with the baseline is left out.
+    values: {model: {seed: value}}; users: {model: {seed: what was tested}}. Only seeds and users that both models have
+    are paired; a model that shares no seed with the baseline is left out. Where runs tested other users, or a user in
+    another number of rows (as general models do, once for all items), seeds are compared on the users in common, too.
     """
     comparisons = {}
     for name, by_seed in values.items():
@@ -113,12 +143,20 @@ def compare_all(
         if name == baseline or not seeds:
             continue
         pair = [np.array([values[each][seed] for seed in seeds]) for each in (name, baseline)]
-        by_user: list[np.ndarray | None] = [None, None]
-        if users and users.get(name) and users.get(baseline):
-            runs = [[users[each][seed] for seed in seeds] for each in (name, baseline)]
-            common = functools.reduce(_common, [names for run in runs for names, _ in run])
-            by_user = [np.mean([of[np.searchsorted(names, common)] for names, of in run], axis=0) for run in runs]
-        comparisons[name] = compare_pair(*pair, model_users=by_user[0], baseline_users=by_user[1])
+        if not (users and users.get(name) and users.get(baseline)):
+            comparisons[name] = compare_pair(*pair)
+            continue
+        runs = [[users[each][seed] for seed in seeds] for each in (name, baseline)]
+        flat = [run for of_model in runs for run in of_model]
+        common = functools.reduce(_common, [run.names for run in flat])
+        inside = [[run.of(common) for run in of_model] for of_model in runs]
+        rows = inside[0][0].rows
+        alike = all(np.array_equal(run.rows, rows) for of_model in inside for run in of_model)
+        rows = rows if alike and rows.max(initial=1) > 1 else None
+        if len(common) and not (alike and all(len(run.names) == len(common) for run in flat)):
+            pair = [np.array([np.average(run.values, weights=rows) for run in of_model]) for of_model in inside]
+        means = [np.mean([run.values for run in of_model], axis=0) for of_model in inside]
+        comparisons[name] = compare_pair(*pair, model_users=means[0], baseline_users=means[1], rows=rows)
     for kind in ("seeds", "users"):
         corrected = holm([getattr(each, f"p_{kind}") for each in comparisons.values()])
         for each, p in zip(comparisons.values(), corrected, strict=True):

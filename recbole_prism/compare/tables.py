@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from recbole_prism.compare.plan import Job
-from recbole_prism.compare.statistics import Comparison, compare_all
+from recbole_prism.compare.statistics import ByUser, Comparison, compare_all
 
 COSTS = {"seconds_per_epoch": "s/epoch", "peak_memory": "MiB", "parameters": "parameters"}
 SIGNIFICANT = 0.05
@@ -45,7 +45,7 @@ def collect(jobs: Iterable[Job], root: Path, baseline: str) -> list[Row]:
     """Rows of all jobs that have a result, compared with the baseline of their dataset where it has results."""
     rows: dict[tuple[str, str], Row] = {}
     results: dict[tuple[str, str], list[dict]] = {}
-    users: dict[tuple[str, str], dict[int, dict[str, tuple[np.ndarray, np.ndarray]]]] = {}
+    users: dict[tuple[str, str], dict[int, dict[str, ByUser]]] = {}
     for job in jobs:
         folder, key = job.folder(root), (job.dataset, job.label)
         if not (folder / "result.json").is_file():
@@ -83,13 +83,15 @@ def _compare(dataset: str, rows: list[Row], users: dict, baseline: str) -> None:
                 row.against[metric] = found[row.label]
 
 
-def read_users(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{metric: (users [U], ascending, values [U])} of a run; users with several test rows count with their mean."""
+def read_users(folder: Path) -> dict[str, ByUser]:
+    """{metric: what was tested} of a run."""
     with np.load(folder / "users.npz", allow_pickle=False) as arrays:
         users, place = np.unique(arrays["users"], return_inverse=True)
         counts = np.bincount(place)
         return {
-            metric: (users, np.bincount(place, arrays[metric]) / counts) for metric in arrays.files if "@" in metric
+            metric: ByUser(users, counts, np.bincount(place, arrays[metric]) / counts)
+            for metric in arrays.files
+            if "@" in metric
         }
 
 

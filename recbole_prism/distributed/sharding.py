@@ -171,6 +171,20 @@ def batch_spread(x: Tensor) -> Tensor:
     return (squares - mean.square()).clamp(min=0).sqrt().to(x.dtype).unflatten(0, x.shape[1:])
 
 
+def relative_share(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """How much more often mask [S] holds here than over all processes' shares of a batch: []; 1 for one process.
+
+    Times this a mean over those of a process for which it holds becomes, in the gradients that processes average, the
+    mean over all of them. Every process must come here equally often.
+    """
+    if processes.GROUP is None:
+        return torch.ones((), device=mask.device, dtype=dtype)
+    own = torch.stack([mask.sum(), mask.new_full((), len(mask), dtype=torch.long)]).double()
+    counts = own.clone()
+    dist.all_reduce(counts)
+    return (own[0] / own[1] * counts[1] / counts[0].clamp(min=1)).to(dtype)
+
+
 def distinct_of_all(items: Tensor, n_items: int) -> Tensor:
     """Distinct ids of all processes' shares of a batch, ascending: items [T], each below n_items -> [U].
 

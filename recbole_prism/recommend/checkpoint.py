@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from recbole_prism.errors import PRISMError
+from recbole_prism.features import check_fingerprint, fingerprint_of
 from recbole_prism.recommend.catalogue import Catalogue, Histories, read_titles
 from recbole_prism.recommend.loaded import Loaded
 
@@ -39,10 +40,10 @@ def load_checkpoint(
     place(config, Path(path), data_path, device)
     with quiet():
         dataset = create_dataset(config)
-        frame = None if config["benchmark_filename"] else dataset.inter_feat.copy(deep=False)
+        interactions = read_interactions(dataset)
         parts = dataset.build()
         model = get_model(config["model"])(config, parts[0]).to(device)
-    _load_weights(model, checkpoint, Path(path))
+    _load_weights(model, checkpoint, Path(path), fingerprint_of(dataset.field2id_token[dataset.iid_field]))
     catalogue = Catalogue([str(token) for token in dataset.field2id_token[dataset.iid_field]])
     catalogue.titles = read_titles(
         Path(config["data_path"]) / f"{config['dataset']}.item",
@@ -56,7 +57,7 @@ def load_checkpoint(
         name=config["model"],
         settings=dict(config.final_config_dict),
         catalogue=catalogue,
-        histories=read_histories(dataset, frame, parts),
+        histories=read_histories(dataset, interactions, parts),
         scalings=model.modalities.scalings if hasattr(model, "modalities") else {},
         source=str(path),
         n_users=dataset.user_num,
@@ -104,8 +105,9 @@ def place(config, path: Path, data_path: str | None, device: str) -> None:
         )
 
 
-def _load_weights(model, checkpoint: dict, path: Path) -> None:
+def _load_weights(model, checkpoint: dict, path: Path, items: str) -> None:
     try:
+        check_fingerprint((checkpoint.get("other_parameter") or {}).get("item_fingerprint"), items)
         model.load_state_dict(checkpoint["state_dict"])
         model.load_other_parameter(checkpoint.get("other_parameter"))
     except PRISMError as error:
@@ -118,17 +120,26 @@ def _load_weights(model, checkpoint: dict, path: Path) -> None:
         ) from error
 
 
-def read_histories(dataset, frame, parts) -> Histories:
+def read_interactions(dataset):
+    """Who met what and when, by user and time, read before ``dataset.build()``, which drops ``unused_col`` and makes
+    rows; None for benchmark files, which hold rows."""
+    fields = [dataset.uid_field, dataset.iid_field, dataset.time_field]
+    if dataset.config["benchmark_filename"] or not set(fields) <= set(dataset.inter_feat.columns):
+        return None
+    interactions = dataset._dataframe_to_interaction(dataset.inter_feat[fields])
+    interactions.sort(by=[dataset.uid_field, dataset.time_field], ascending=True)
+    return interactions
+
+
+def read_histories(dataset, interactions, parts) -> Histories:
     """Full sequences in RecBole's own order, and where validation and test begin.
 
-    ``frame`` is ``inter_feat`` before RecBole's augmentation, None for benchmark files, which hold rows: there a user's
-    sequence is the longest row with its target.
+    ``interactions`` as ``read_interactions`` gives them; where they are None a user's sequence is the longest row with
+    its target.
     """
     n_users = dataset.user_num
-    if frame is None:
+    if interactions is None:
         return _from_rows(dataset, parts)
-    interactions = dataset._dataframe_to_interaction(frame)
-    interactions.sort(by=[dataset.uid_field, dataset.time_field], ascending=True)
     users = interactions[dataset.uid_field].numpy()
     lengths = np.bincount(users, minlength=n_users)
     asked = [np.bincount(part.inter_feat[dataset.uid_field].numpy(), minlength=n_users) for part in parts[1:]]

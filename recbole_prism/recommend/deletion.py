@@ -52,8 +52,8 @@ def explain(
 ) -> Explanation:
     """Deletion tests for one history of item ids and one item token (None: the best one not in the history).
 
-    Items of the history beyond MAX_ITEM_LIST_LENGTH do not reach the model and are left out. Raises PRISMError for an
-    unknown item.
+    Items of the history beyond MAX_ITEM_LIST_LENGTH do not reach the model and are left out, and so is the first item
+    with BERT4Rec (``drops_first``). Raises PRISMError for an unknown item.
     """
     model, catalogue = recommender.loaded.model, recommender.catalogue
     past, history = history, history[-recommender.scorer.max_length :]
@@ -75,11 +75,12 @@ def explain(
     for name in modality_names(model):
         with without_modality(model, name):
             modalities.append(effect(name, recommender.scorer.scores([history], users)))
-    items = []
-    if len(history) > 1:  # without its only item there is no history
-        shorter = [np.delete(history, n) for n in range(len(history))]
+    items, first = [], int(drops_first(model))
+    if len(history) - first > 1:  # without its only item there is no history
+        places = range(first, len(history))
+        shorter = [np.delete(history, n) for n in places]
         rows = recommender.scorer.scores(shorter, users and users * len(shorter))
-        for n, row in enumerate(rows):
+        for n, row in zip(places, rows, strict=True):
             token = catalogue.tokens[history[n]]
             items.append(effect(token, row.unsqueeze(0), title=catalogue.title(token)))
     for group in (experts, modalities, items):
@@ -135,6 +136,11 @@ def expert_names(model) -> list[str]:
     """Names of what the gate weighs; empty without a gate."""
     fusion = getattr(model, "fusion", None)
     return list(getattr(fusion, "names", ())) if hasattr(fusion, "gate") else []
+
+
+def drops_first(model) -> bool:
+    """Whether a row's first item never reaches the model, as in RecBole's BERT4Rec, which puts a mask at the end."""
+    return hasattr(model, "reconstruct_test_data")
 
 
 def modality_names(model) -> list[str]:

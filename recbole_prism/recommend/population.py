@@ -32,10 +32,12 @@ class Population:
     summary: dict = field(default_factory=dict)
 
 
-def survey(recommender: Recommender, *, n_users: int, history: str = "full", seed: int = 0) -> Population:
+def survey(
+    recommender: Recommender, *, n_users: int, history: str = "full", seed: int = 0, among: set[str] | None = None
+) -> Population:
     """Deletion tests of experts and modalities for ``n_users`` users drawn at random (all, if there are no more).
 
-    Raises PRISMError for models without modalities or users.
+    ``among``: tokens of the users to draw from. Raises PRISMError for models without modalities or users.
     """
     model, histories = recommender.loaded.model, recommender.loaded.users()
     experts, modalities = deletion.expert_names(model), deletion.modality_names(model)
@@ -44,6 +46,8 @@ def survey(recommender: Recommender, *, n_users: int, history: str = "full", see
             f"{recommender.loaded.name} has neither experts nor modalities; explain a user or a --sequence"
         )
     users = np.array([user for user in range(1, len(histories.tokens)) if histories.has(user, history)])
+    if among is not None:
+        users = np.array([user for user in users if histories.tokens[user] in among])
     if not len(users):
         raise PRISMError(f"no user has the history {history!r}; see eval_args")
     if n_users < len(users):
@@ -97,9 +101,8 @@ def summarize(population: Population) -> dict:
     """Distributions, groups by history length, faithfulness; plain numbers, ready for JSON."""
     summary: dict = {"users": len(population.users)}
     if population.experts:
-        summary["weights"] = {
-            name: _distribution(population.weights[:, k]) for k, name in enumerate(population.experts)
-        }
+        weights = population.weights[weighed(population.weights)]
+        summary["weights"] = {name: _distribution(weights[:, k]) for k, name in enumerate(population.experts)}
         summary["by_history_length"] = by_length(population)
         summary["faithfulness"] = faithfulness(population.weights, population.expert_drops)
         summary["expert_drops"] = {
@@ -114,13 +117,20 @@ def summarize(population: Population) -> dict:
     return summary
 
 
+def weighed(weights: np.ndarray) -> np.ndarray:
+    """Which users have weights [B, K]; a history without any modality has none. All, if nobody has: bool [B]."""
+    some = weights.any(1)
+    return some if some.any() else np.ones(len(weights), dtype=bool)
+
+
 def by_length(population: Population) -> list[dict]:
     """Mean weights of users in quarters of history length (fewer groups where lengths repeat)."""
     edges = np.unique(np.quantile(population.lengths, np.linspace(0, 1, N_GROUPS + 1)[1:]).astype(int))
     group = np.searchsorted(edges, population.lengths)
+    has_weights = weighed(population.weights)
     rows = []
     for g in range(len(edges)):
-        inside = group == g
+        inside = (group == g) & has_weights
         if inside.any():
             weights = population.weights[inside].mean(0)
             rows.append(
@@ -137,12 +147,21 @@ def faithfulness(weights: np.ndarray, drops: np.ndarray) -> dict:
     """Does removing the expert of the highest weight hurt more than removing that of the lowest? weights, drops [B, K].
 
     ``rank_correlation``: Spearman's, of weights and drops within each user, averaged. Standard errors are over users.
+    A weight of 0 is that of an expert that is switched off, or of a modality that is not there: neither counts. Asked
+    are the ``users`` whose other weights differ; where there are none, nothing else is told.
     """
+    on = weights > 0
+    lowest, highest = np.where(on, weights, np.inf), np.where(on, weights, -np.inf)
+    asked = lowest.min(1) < highest.max(1)
+    if not asked.any():
+        return {"users": 0}
+    weights, drops, on = weights[asked], drops[asked], on[asked]
     rows = np.arange(len(weights))
-    high, low = drops[rows, weights.argmax(1)], drops[rows, weights.argmin(1)]
-    correlations = _rank_correlation(weights, drops)
+    high, low = drops[rows, highest[asked].argmax(1)], drops[rows, lowest[asked].argmin(1)]
+    correlations = _rank_correlation(np.where(on, weights, np.nan), np.where(on, drops, np.nan))
     error = float(correlations.std(ddof=1) / np.sqrt(len(rows))) if len(rows) > 1 else None
     return {
+        "users": len(rows),
         "drop_without_highest": float(high.mean()),
         "drop_without_lowest": float(low.mean()),
         "users_where_highest_hurts_more": float((high > low).mean()),
@@ -172,10 +191,11 @@ def stability(first: Population, second: Population) -> dict[str, float]:
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of each row of a and b [B, K] -> [B]; 0 where one of them does not vary."""
+    """Spearman's correlation of each row of a and b [B, K] -> [B], NaN left out; 0 where one does not vary."""
     from scipy.stats import rankdata
 
-    a, b = (rankdata(x, axis=1) - (x.shape[1] + 1) / 2 for x in (a, b))
+    ranks = (rankdata(x, axis=1, nan_policy="omit") for x in (a, b))
+    a, b = (np.nan_to_num(x - np.nanmean(x, axis=1, keepdims=True)) for x in ranks)
     norm = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     return np.divide((a * b).sum(1), norm, out=np.zeros(len(a)), where=norm > 0)
 

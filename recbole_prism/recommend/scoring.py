@@ -1,6 +1,6 @@
 """Scores of all items after given histories, and the best of them.
 
-The model's own ``full_sort_predict`` gives the scores; where its backbone can be packed, the same without padding.
+The model's own ``full_sort_predict`` gives the scores; for SASRec and GRU4Rec the same without padding.
 Shapes: B histories, L length, N items (padding included).
 """
 

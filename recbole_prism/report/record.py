@@ -21,7 +21,7 @@ class Record:
     """RecBole's objects of one run, as ``watched`` met them."""
 
     dataset: object = None
-    frame: object = None  # all interactions, before RecBole turns them into rows
+    interactions: object = None  # all there are, before RecBole turns them into rows
     loaders: tuple = ()
     config: object = None
     struct: object = None  # of the last evaluation
@@ -41,17 +41,18 @@ class Record:
         return {name: column for name, column in columns.items() if len(column) == len(users)}
 
     def _users(self) -> np.ndarray:
+        """The user of each row; loaders with a ``uid_list`` ask each user once for all items."""
         loader = self.loaders[2]
-        ids = loader._dataset.inter_feat[loader._dataset.uid_field] if loader.is_sequential else loader.uid_list
-        return ids.numpy()
+        by_user = getattr(loader, "uid_list", None)
+        return np.asarray(loader._dataset.inter_feat[loader._dataset.uid_field] if by_user is None else by_user)
 
     def _known_of_rows(self, users: np.ndarray) -> dict[str, np.ndarray]:
         """How many items the user has before the target, and how many training interactions the target has."""
         from recbole_prism.recommend.checkpoint import read_histories
 
-        if self.frame is None:
+        if self.interactions is None:
             return {}
-        histories = read_histories(self.dataset, self.frame, [loader._dataset for loader in self.loaders])
+        histories = read_histories(self.dataset, self.interactions, [loader._dataset for loader in self.loaders])
         targets = self._targets(users)
         popularity = training_counts(histories, self.dataset.item_num)[targets]
         return {
@@ -64,7 +65,7 @@ class Record:
         loader = self.loaders[2]
         rows = loader._dataset.inter_feat
         items = rows[loader._dataset.iid_field].numpy()
-        if loader.is_sequential:
+        if getattr(loader, "uid_list", None) is None:
             return items
         owners = rows[loader._dataset.uid_field].numpy()
         target_of = np.zeros(self.dataset.user_num, dtype=np.int64)
@@ -91,6 +92,8 @@ def watched() -> Iterator[Record]:
     import recbole.quick_start.quick_start as quick_start
     from recbole.evaluator import Evaluator
 
+    from recbole_prism.recommend.checkpoint import read_interactions
+
     record, evaluate, prepare = Record(), Evaluator.evaluate, quick_start.data_preparation
 
     def watched_evaluate(self, struct):
@@ -99,9 +102,7 @@ def watched() -> Iterator[Record]:
 
     def watched_preparation(config, dataset):
         record.dataset = dataset
-        fields = [dataset.uid_field, dataset.iid_field, dataset.time_field]
-        if not config["benchmark_filename"] and set(fields) <= set(dataset.inter_feat.columns):
-            record.frame = dataset.inter_feat[fields]
+        record.interactions = read_interactions(dataset)
         record.loaders = prepare(config, dataset)
         return record.loaders
 

@@ -54,8 +54,9 @@ def run_page(
     for metric, value in test.items():
         interval = ""
         if metric in columns:
-            _, low, high = mean_interval(columns[metric])
-            interval = f", 95 % over users: {low:.4f} to {high:.4f}"
+            mean, low, high = mean_interval(columns[metric])
+            by_user_mean = f", mean of users {mean:.4f}" if len(users) < n_rows else ""
+            interval = f"{by_user_mean}, 95 % over users: {low:.4f} to {high:.4f}"
         tiles.append((f"{value:.4f}", f"{metric}{interval}"))
     tiles = tiles[:4]
     if summary["seconds_per_epoch"] is not None:

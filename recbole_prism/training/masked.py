@@ -43,6 +43,8 @@ class MaskedBERT4Rec(BERT4Rec):
         states = self.encode_masked(interaction[self.MASK_ITEM_SEQ], rows, index[rows, columns])
         targets = interaction[self.POS_ITEMS][rows, columns]
         table, bias = self.item_embedding.weight[: self.n_items], self.output_bias
+        # drawn also where nothing is masked, so that all processes draw equally often
+        drawn = None if self._sampler is None else self._sampler.draw(self._n_negatives, states.device)
         if len(targets) == 0:  # RecBole's loss is 0 / 0 then
             return states.sum() + bias.sum() * 0
         if self.loss_type == "BPR":
@@ -50,8 +52,7 @@ class MaskedBERT4Rec(BERT4Rec):
             difference = F.embedding(targets, table) - F.embedding(negatives, table)
             margin = (states * difference).sum(-1) + bias[targets] - bias[negatives]
             return -torch.log(1e-14 + torch.sigmoid(margin)).mean()
-        if self._sampler is not None:
-            drawn = self._sampler.draw(self._n_negatives, states.device)
+        if drawn is not None:
             return sampled_cross_entropy(states, table, targets, *drawn, bias=bias)
         loss = linear_cross_entropy(states, table, targets, bias)
         if getattr(self, "smoothing", None) is not None:

@@ -1,4 +1,4 @@
-"""Packed batches: sequences side by side without padding, so that one pass trains every prefix (DESIGN, section 5).
+"""Packed batches: sequences side by side without padding, so that one pass trains every prefix.
 
 A window is a run of consecutive items of one user; its tokens are inputs, and a token is a target's last input where
 that target is trained. Shapes: W windows, T tokens, S trained tokens, G windows of a length group, L its length.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
 from recbole.trainer import Trainer
 from recbole.utils import set_color
@@ -15,6 +16,7 @@ from recbole_prism.config import check_valid_metric, model_yamls, read_yaml
 from recbole_prism.distributed import processes
 from recbole_prism.distributed.sharding import gathered, in_turn
 from recbole_prism.errors import PRISMError
+from recbole_prism.features import check_fingerprint, fingerprint_of
 from recbole_prism.recommend.checkpoint import read_checkpoint
 from recbole_prism.training.asynchronous import AsynchronousMixin
 from recbole_prism.training.ema import EMAMixin
@@ -42,9 +44,11 @@ class RecordingMixin:
             self.config["checkpoint_dir"]
         ):
             raise PRISMError(f"checkpoint_dir: {self.config['checkpoint_dir']} is no folder that can be written to")
+        items = remember_items(self.model, train_data._dataset)
         if self.config["resume"] and not self.resumed:
             self.resumed = True
             self.resume_checkpoint(self.config["resume"])
+            check_fingerprint(self.model.item_fingerprint, items)
         return super().fit(train_data, valid_data, *args, **kwargs)
 
     def _train_epoch(self, *args, **kwargs):
@@ -61,6 +65,18 @@ class RecordingMixin:
         score, result = super()._valid_epoch(*args, **kwargs)
         self.valid_results.append(dict(result))
         return score, result
+
+    def evaluate(self, eval_data, *args, **kwargs):
+        """RecBole's; items that are drawn for a ranking (``mode: uni100``) are the same in every evaluation.
+
+        RecBole draws them from numpy's generator, wherever training has left it.
+        """
+        state = np.random.get_state()
+        np.random.seed(self.config["seed"])
+        try:
+            return super().evaluate(eval_data, *args, **kwargs)
+        finally:
+            np.random.set_state(state)
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs) -> None:
         """Write under a temporary name, then rename. Raises PRISMError, leaving no half file, if the disk refuses."""
@@ -80,6 +96,14 @@ class RecordingMixin:
                 os.unlink(temporary)
         if verbose:
             self.logger.info(set_color("Saving current", "blue") + f": {final}")
+
+
+def remember_items(model, dataset) -> str:
+    """Have checkpoints of RecBole's own models say, too, which items the rows of their tables stand for."""
+    if not hasattr(model, "item_fingerprint"):
+        model.item_fingerprint = fingerprint_of(dataset.field2id_token.get(dataset.iid_field, ()))  # some have no items
+        model.other_parameter_name = [*getattr(model, "other_parameter_name", []), "item_fingerprint"]
+    return model.item_fingerprint
 
 
 class PackedTrainer(RecordingMixin, ResumableMixin, EMAMixin, PackedMixin, AsynchronousMixin, EvaluationMixin, Trainer):
@@ -149,7 +173,9 @@ class PRISMTrainer(PackedTrainer):
         names = getattr(self.model.fusion, "names", [])
         if self._weights:
             self.expert_weights = torch.cat(self._weights)
-            self.mean_expert_weights = dict(zip(names, self.expert_weights.mean(0).tolist(), strict=True))
+            weighed = self.expert_weights[self.expert_weights.any(1)]  # rows without any modality have none
+            if len(weighed):
+                self.mean_expert_weights = dict(zip(names, weighed.mean(0).tolist(), strict=True))
         return result
 
     def _after_scoring(self) -> None:

@@ -22,6 +22,10 @@ CASES = {
     "packed, masked": ("PRISM_BERT4Rec", {"training_mode": "packed", "mask_ratio": 1.0, "ft_ratio": 0.0}),
     "packed, masked, RecBole's": ("BERT4Rec", {"training_mode": "packed", "ft_ratio": 1.0}),
     "rows, masked, RecBole's": ("BERT4Rec", {"training_mode": "rows", "mask_ratio": 1.0, "ft_ratio": 0.0}),
+    "rows, codes of what is there": (
+        "MRdIB_SASRec",
+        {"alpha_redundancy": 0.0, "alpha_unique": 1.0, "alpha_bottleneck": 0.1, "unique_candidates": 99},
+    ),
     "rows, RecBole's": ("GRU4Rec", {"train_neg_sample_args": None}),
     "rows, one evaluation batch": ("SASRec", {"train_neg_sample_args": None, "eval_batch_size": 4096}),
 }
@@ -33,6 +37,7 @@ COMMON = {"epochs": 2, "learner": "sgd", "learning_rate": 0.5, "train_batch_size
 def test_two_processes_train_what_one_does(case, settings, tmp_path, one_thread, monkeypatch):
     """Float64, dropout off, noise fixed; the last batch is short, and most shares are unequal."""
     monkeypatch.setattr("recbole_prism.experts.InteractionExperts.draw_noise", None)
+    monkeypatch.setattr("recbole_prism.mrdib.Bottleneck.draw", None)
     model, overrides = CASES[case]
     overrides = {**COMMON, **overrides}
     two = run_together(train, settings, tmp_path, model, overrides)

@@ -15,6 +15,7 @@ import torch._dynamo  # with the first optimizer; here, so that forks have it
 import recbole_prism  # noqa: F401  (for the server of forks)
 from recbole_prism.distributed.sharding import batch_spread
 from recbole_prism.experts import InteractionExperts
+from recbole_prism.mrdib import Bottleneck
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_DROPOUT = dict.fromkeys(
@@ -75,6 +76,7 @@ def prepare(settings: dict, model: str, **overrides):
     from recbole.utils import get_model, get_trainer, init_seed
 
     InteractionExperts.draw_noise = _fixed_noise
+    Bottleneck.draw = _mean_code
     config = Config(model=model, dataset="tiny", config_dict={**settings, **NO_DROPOUT, **overrides})
     init_seed(config["seed"], config["reproducibility"])
     loaders = data_preparation(config, create_dataset(config))
@@ -85,6 +87,10 @@ def prepare(settings: dict, model: str, **overrides):
 
 def _fixed_noise(self, pooled):
     return torch.sin(37.0 * pooled.detach()) * batch_spread(pooled.detach())
+
+
+def _mean_code(self, mean, log_variance, available=None):
+    return mean if available is None else mean * available.unsqueeze(-1)
 
 
 def train(settings: dict, model: str, overrides: dict) -> dict:

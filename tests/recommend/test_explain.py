@@ -21,8 +21,9 @@ def recommender(request, trained):
 def test_items_are_taken_away_one_by_one(recommender):
     found = explain(recommender, np.array([3, 4, 5]), item="i9")
     tokens = [recommender.catalogue.tokens[n] for n in (3, 4, 5)]
-    assert [effect.name for effect in found.history] == tokens
-    for n, effect in enumerate(found.history):
+    first = int(recommender.loaded.name == "PRISM_BERT4Rec")  # whose first item never reaches it
+    assert [effect.name for effect in found.history] == tokens[first:]
+    for n, effect in enumerate(found.history, first):
         rest = recommender.for_sequence(tokens[:n] + tokens[n + 1 :], 20, seen="keep")
         ranked = [item.item for item in rest]
         assert effect.rank == ranked.index("i9") + 1
@@ -72,10 +73,18 @@ def test_an_explanation_is_whole(recommender):
     assert found.item == recommender.for_user(recommender.loaded.histories.tokens[1], 1)[0].item
     assert [effect.name for effect in found.experts] == ["unique_image", "unique_text", "synergy", "redundancy"]
     assert [effect.name for effect in found.modalities] == ["image", "text"]
-    assert len(found.history) == min(len(history), 6)
+    assert len(found.history) == min(len(history), 6) - int(recommender.loaded.name == "PRISM_BERT4Rec")
     for group in (found.experts, found.modalities, found.history):
         assert sum(effect.share for effect in group) == pytest.approx(1)
     assert sum(effect.weight for effect in found.experts) == pytest.approx(1)
+
+
+def test_what_never_reaches_a_model_is_no_reason(trained):
+    """RecBole's BERT4Rec drops a row's first item to make place for the mask."""
+    recommender = Recommender.load(trained("PRISM_BERT4Rec"))
+    first, other = (recommender.scorer.scores([np.array([n, 4, 5])]) for n in (3, 9))
+    assert (first == other).all()
+    assert not explain(recommender, np.array([3, 4])).history  # one of the two is all that it saw
 
 
 def test_plain_backbones_and_single_items_are_explained_as_far_as_possible(trained):
@@ -91,6 +100,17 @@ def test_faithfulness_of_known_arrays():
     assert (faithful["drop_without_highest"], faithful["drop_without_lowest"]) == pytest.approx((1.3, 0.2))
     assert population.faithfulness(weights, -weights)["rank_correlation"] == pytest.approx(-1)
     assert population.faithfulness(weights, np.zeros((2, 3)))["rank_correlation"] == 0
+
+
+def test_experts_that_are_off_are_no_evidence_of_faithfulness():
+    rng = np.random.default_rng(0)
+    weights, drops = rng.dirichlet(np.ones(3), 500), rng.normal(size=(500, 3))
+    alone = population.faithfulness(weights, drops)
+    off = np.zeros((500, 1))
+    assert population.faithfulness(np.hstack([weights, off]), np.hstack([drops, off])) == pytest.approx(alone)
+    assert abs(alone["rank_correlation"]) < 0.1
+    assert population.faithfulness(np.full((4, 3), 1 / 3), np.ones((4, 3))) == {"users": 0}
+    assert population.faithfulness(np.ones((4, 1)), np.ones((4, 1))) == {"users": 0}
 
 
 def test_a_survey_agrees_with_single_explanations(recommender):

@@ -55,6 +55,17 @@ def test_history_of_a_part_is_recboles_first_row(trained, part, split):
         assert histories.history(user, part)[-len(expected) :].tolist() == expected
 
 
+@pytest.mark.parametrize("unused", ["rating", "timestamp"])
+def test_columns_that_recbole_drops_are_not_missed(trained, unused):
+    """Those that only filter, say."""
+    columns = {"inter": ["user_id", "item_id", "timestamp", "rating"]}
+    settings = {"load_col": columns, "val_interval": {"rating": "[2,inf)"}, "unused_col": {"inter": [unused]}}
+    with_all = trained("SASRec", **{**settings, "unused_col": None})
+    expected, found = (Recommender.load(c).loaded.histories for c in (with_all, trained("SASRec", **settings)))
+    assert (found.items == expected.items).all() and (found.offsets == expected.offsets).all()
+    assert (found.test == expected.test).all() and (found.valid == expected.valid).all()
+
+
 def test_full_history_ends_with_the_test_item(trained):
     checkpoint = trained("SASRec")
     histories = Recommender.load(checkpoint).loaded.histories

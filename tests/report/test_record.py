@@ -67,6 +67,19 @@ def test_weights_stand_beside_the_user_they_belong_to(recorded, mode):
         assert found == pytest.approx(model.expert_weights[0].tolist(), abs=1e-5)
 
 
+@pytest.mark.parametrize("model", ["PRISM_SASRec", "BPR"])
+def test_drawn_items_are_the_same_in_every_evaluation(settings, model):
+    """With several test items a user, whom RecBole then asks once."""
+    ratio = {"split": {"RS": [0.6, 0.2, 0.2]}, "group_by": "user", "order": "TO", "mode": "uni5"}
+    with watched() as record, recorded_trainers() as trainers:
+        run(model, "tiny", [], {**SHARED, **settings, "report": False, "eval_args": ratio})
+    columns, trainer = record.columns(trainers[-1]), trainers[-1]
+    users = columns["users"].tolist()
+    assert len(set(users)) == len(users) > 10 and len(columns["ndcg@10"]) == len(columns[HISTORY]) == len(users)
+    first, second = (trainer.evaluate(record.loaders[2], load_best_model=False, show_progress=False) for _ in range(2))
+    assert first == second and 0 < first["ndcg@10"] < 1
+
+
 def test_recbole_is_as_before_afterwards(recorded):
     import recbole.quick_start.quick_start as quick_start
     from recbole.evaluator import Evaluator

@@ -38,6 +38,18 @@ def _double(method):
     return lambda *args: method(*args).double()
 
 
+def test_negatives_are_drawn_where_nothing_is_masked_too(build):
+    """Processes draw from generators that must stay alike, whatever their shares of a batch."""
+    _, model, rows, _ = masked_rows(build, loss_type="sampled", num_negatives=8)
+    drawn, sampler = [], model._sampler
+    model.sample_negatives(sampler, 8)
+    draw, sampler.draw = sampler.draw, lambda *args: drawn.append(args) or draw(*args)
+    model.calculate_loss(rows)
+    rows["MASK_INDEX"] = torch.zeros_like(rows["MASK_INDEX"])
+    model.calculate_loss(rows)
+    assert len(drawn) == 2
+
+
 def test_scores_are_those_of_recbole(build):
     _, model, _, loaders = masked_rows(build)
     model.eval()

@@ -11,6 +11,8 @@ from recbole.trainer import Trainer
 from recbole.utils import get_trainer
 
 from recbole_prism import PRISMError
+from recbole_prism.recommend import Recommender
+from recbole_prism.run import recorded_trainers, run
 from recbole_prism.training import packed
 from recbole_prism.training.packing import PackedBatch
 from recbole_prism.training.trainer import PackedTrainer
@@ -112,6 +114,23 @@ def test_a_run_does_not_go_on_with_another_optimizer_or_from_another_file(build,
         fit(build, "PRISM_SASRec", epochs=2, resume=str(tmp_path / "orders.csv"))
 
 
+@pytest.mark.parametrize("mode", ["packed", None])
+def test_checkpoints_of_recboles_models_say_whose_rows_they_hold(settings, data_path, mode):
+    """The same items in another order are as many rows of other items."""
+    plain = {**settings, "train_neg_sample_args": None, "training_mode": mode}
+    with recorded_trainers() as trainers:
+        run("SASRec", "tiny", [], {**plain, "valid_metric": "Recall@20", "topk": [20]})
+    checkpoint = trainers[-1].saved_model_file
+    assert Recommender.load(checkpoint).for_user("u1", 1)
+    file = data_path / "tiny" / "tiny.inter"
+    header, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([header, *rows[::-1]]) + "\n")
+    with pytest.raises(PRISMError, match="trained on other items"):
+        Recommender.load(checkpoint)
+    with pytest.raises(PRISMError, match="trained on other items"):
+        run("SASRec", "tiny", [], {**plain, "resume": checkpoint, "epochs": 3})
+
+
 @pytest.mark.parametrize("name", ["SASRec", "GRU4Rec"])
 def test_recboles_own_model_gets_our_batches_if_asked_and_is_untouched_otherwise(build, name):
     for mode in ("packed", "rows"):
@@ -142,7 +161,7 @@ def test_rows_are_the_default_where_packing_is_impossible(build):
         assert build(name, **overrides)[0]["training_mode"] == "rows"
     with pytest.raises(PRISMError, match="loss_type: sampled is impossible here: NARM pools or weighs the row"):
         build("PRISM_NARM", loss_type="sampled")
-    with pytest.raises(PRISMError, match="training_mode: 'row' is not allowed; must be 'packed' or 'rows'"):
+    with pytest.raises(PRISMError, match="training_mode: 'row' is not allowed; must be 'packed', 'rows' or nothing"):
         build("SASRec", training_mode="row")
 
 
