@@ -17,7 +17,11 @@ WEIGHTS_NOTE = (
 
 
 def weight_panels(weights: Mapping[str, Mapping[str, np.ndarray]], groups: Sequence[Group]) -> list[Panel]:
-    """weights {model: {expert: [R] or [S, R]}}: distributions over users, and over groups of history length."""
+    """weights {model: {expert: [R] or [S, R]}}: distributions over users, and over groups of history length.
+
+    Users of whose histories nothing has a modality have no weights (all are 0), and are left out.
+    """
+    weights = {model: _weighed(each) for model, each in weights.items()}
     spread = [
         Figure("areas", model, "weight", "share of users (%)", _densities(each)) for model, each in weights.items()
     ]
@@ -38,8 +42,17 @@ def weight_panels(weights: Mapping[str, Mapping[str, np.ndarray]], groups: Seque
     ]
 
 
+def _weighed(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """NaN where all weights are 0, unless they are everywhere."""
+    none = ~np.any(list(weights.values()), axis=0)
+    if none.all():
+        return dict(weights)
+    return {name: np.where(none, np.nan, values) for name, values in weights.items()}
+
+
 def _densities(weights: Mapping[str, np.ndarray]) -> list[Series]:
-    everything = np.concatenate([values.ravel() for values in weights.values()])
+    weights = {name: values[~np.isnan(values)] for name, values in weights.items()}
+    everything = np.concatenate(list(weights.values()))
     edges = np.histogram_bin_edges(everything, N_BINS, range=(everything.min() - 1e-3, everything.max() + 1e-3))
     middles = [round(float(x), 5) for x in (edges[1:] + edges[:-1]) / 2]
     series = []
@@ -53,6 +66,9 @@ def _weight_by_group(name: str, values: np.ndarray, groups: Sequence[Group], col
     series = Series(name, [], [], [], [], color=color)
     for group in groups:
         some = values[..., group.rows]
+        some = some[~np.isnan(some)]
+        if not some.size:
+            continue
         low, high = np.quantile(some, (0.25, 0.75))
         series.x.append(group.label)
         for to, value in ((series.y, some.mean()), (series.low, low), (series.high, high)):

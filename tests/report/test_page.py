@@ -9,9 +9,10 @@ import pytest
 
 from recbole_prism.report.compare_page import compare_page
 from recbole_prism.report.figures import Figure, panel
-from recbole_prism.report.panels import curve_series, loss_panel
+from recbole_prism.report.panels import curve_series, loss_panel, weight_panels
 from recbole_prism.report.results import read_results
 from recbole_prism.report.run_page import run_page
+from recbole_prism.report.slices import BY_HISTORY, Group
 from tests.report.conftest import made_columns, made_curves
 
 VOID = {"meta", "wbr", "br", "link", "img"}
@@ -112,6 +113,17 @@ def test_a_run_shows_test_weights_and_settings(trained):
     assert "0.1512" in text and "a: <1>" in text and "95 % over users" in text
     titles = [each["title"] for each in panels_of(trained)]
     assert {"Validation and test", "Training losses", "Expert weights over users", "By history length"} <= set(titles)
+
+
+def test_users_without_weights_are_left_out_of_their_figures():
+    text = np.array([0.2, 0.4, 0.0, 0.6])
+    weights = {"text": text, "image": np.where(text > 0, 1 - text, 0)}
+    groups = [Group(BY_HISTORY, "1", np.array([0, 2])), Group(BY_HISTORY, "2", np.array([2]))]
+    spread, lengths = weight_panels({"PRISM": weights}, groups)
+    assert max(spread.figures[0].series[0].y) == pytest.approx(100 / 3, abs=0.01)
+    assert lengths.figures[0].series[0].x == ["1"] and lengths.figures[0].series[0].y == [0.2]
+    nothing = {"text": np.zeros(3)}
+    assert weight_panels({"PRISM": nothing}, [])[0].figures[0].series
 
 
 def test_numbers_that_are_none_are_refused_not_written():
