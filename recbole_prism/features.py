@@ -229,7 +229,8 @@ def fit_scaling(aligned: Aligned, kind: str, fit_on: np.ndarray, length: float =
     for columns in blocks(size, 64):
         sample = aligned.features[:, columns][sampled]
         mean[columns], spread[columns] = sample.mean(axis=0, dtype=np.float64), sample.std(axis=0, dtype=np.float64)
-    spread = np.where(spread > 1e-6 * np.abs(mean), spread, 1.0) * np.sqrt(size) / length
+    constant = spread <= np.maximum(1e-6 * np.abs(mean), 1e-8 * spread.max(initial=0.0))  # but for rounding
+    spread = np.where(constant, 1.0, spread) * np.sqrt(size) / length
     return Scaling(kind, mean.astype(np.float32), spread.astype(np.float32))
 
 

@@ -206,8 +206,8 @@ def load_modality(config, dataset, name: str, source: str) -> feature_files.Alig
 def _from_item_field(config, dataset, name: str, field: str) -> feature_files.Aligned:
     """A float or float_seq field as it is; a token or token_seq field as one-hot or multi-hot vectors.
 
-    An item whose cell is empty does not have the modality (of numbers alone: as the .item file says, since RecBole
-    puts the mean there).
+    An item whose cell is empty, or a list of zeros alone, does not have the modality (of single numbers: as the .item
+    file says, since RecBole puts the mean there).
     """
     fields = [] if dataset.item_feat is None else [f for f in dataset.item_feat.columns if f != dataset.iid_field]
     if field not in fields:
@@ -229,13 +229,13 @@ def _from_item_field(config, dataset, name: str, field: str) -> feature_files.Al
 
 
 def _has_number(config, dataset, field: str) -> np.ndarray:
-    """Which items have a number of their own in a float field of the .item file: bool [N]; all, if there is no file."""
+    """Which items have a number in a float field of the .item file: bool [N]; all, if the file lacks it."""
     file = Path(config["data_path"]) / f"{config['dataset']}.item"
-    if not file.is_file():
+    how = {"separator": config["field_separator"], "encoding": config["encoding"]}
+    try:
+        cells = read_titles(file, dataset.iid_field, title_field=field, **how)
+    except PRISMError:  # no such file or field: what a Dataset of the user's own has computed
         return np.ones(dataset.item_num, dtype=bool)
-    cells = read_titles(
-        file, dataset.iid_field, separator=config["field_separator"], encoding=config["encoding"], title_field=field
-    )
 
     def is_number(text: str) -> bool:
         try:

@@ -54,11 +54,14 @@ def main(arguments: argparse.Namespace) -> int:
         if getattr(arguments, option) < low:
             raise PRISMError(f"--{option.replace('_', '-')}: {getattr(arguments, option)} is less than {low}")
     modalities, observed, groups = observe(arguments)
-    columns = {} if arguments.by else model_columns(arguments)
+    recommender = None
+    if arguments.model is not None:
+        from recbole_prism.recommend import Recommender
+
+        recommender = Recommender.load(arguments.model, data_path=arguments.data_path)
     for group in sorted(set(groups)):
         inside = observed.only(groups == group)
-        if arguments.by:
-            columns = model_columns(arguments, inside.users())
+        columns = model_columns(recommender, inside.users() if arguments.by else None)
         report = measure(modalities, inside, times=arguments.bootstrap, seed=arguments.seed)
         title = f"{arguments.name}, {arguments.by} {group}" if arguments.by else arguments.name
         print(f"{title}: {len(inside.y)} next items of {len(np.unique(inside.user))} users")
@@ -114,18 +117,20 @@ def as_text(report: Report, columns: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def model_columns(arguments: argparse.Namespace, users: set[str] | None = None) -> dict[str, dict[str, float]]:
+def model_columns(recommender, users: set[str] | None) -> dict[str, dict[str, float]]:
     """Mean gate weight of each expert over the test histories of ``users`` (None: all; at most a thousand), and what
-    the log-probability loses without it."""
-    if arguments.model is None:
-        return {}
-    from recbole_prism.recommend import Recommender, survey
+    the log-probability loses without it. Nothing without a model, or where none of the users is tested."""
+    from recbole_prism.recommend import survey
 
-    recommender = Recommender.load(arguments.model, data_path=arguments.data_path)
+    if recommender is None:
+        return {}
+    histories = recommender.loaded.histories
+    if users is not None and not any(histories.has(histories.id_of[u], "test") for u in users if u in histories.id_of):
+        return {}
     population = survey(recommender, n_users=1000, history="test", among=users)
     summary = population.summary
     if not population.experts:
-        raise PRISMError(f"{arguments.model}: has no experts whose weights could stand beside the bits")
+        raise PRISMError(f"{recommender.loaded.source}: has no experts whose weights could stand beside the bits")
     return {
         "mean weight": {name: row["mean"] for name, row in summary["weights"].items()},
         "drop without": {name: row["mean"] for name, row in summary["expert_drops"].items()},

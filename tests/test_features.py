@@ -150,6 +150,13 @@ def test_standardize_depends_on_neither_unit_nor_offset(offset, unit):
     np.testing.assert_allclose(scaled.std(0, dtype=np.float64), 1, atol=0.01)
 
 
+def test_rounding_beside_real_dimensions_is_no_dimension():
+    """As of principal components beyond the rank."""
+    features = np.random.default_rng(0).normal(size=(1000, 2)) * [1, 1e-9]
+    scaled = scaled_as(Aligned(features.astype(np.float32), np.ones(1000, bool)), "standardize", np.ones(1000, bool))
+    assert np.abs(scaled[:, 1]).max() < 1e-6 < scaled[:, 0].std()
+
+
 @pytest.mark.parametrize("value", [0.1, 1234.567, -7e-8])
 def test_a_constant_dimension_of_any_value_is_zero(value):
     features = np.full((12_102, 2), value, np.float32)

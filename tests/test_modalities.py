@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from recbole.utils import FeatureSource, FeatureType
 
 from recbole_prism.compare.held_out import held_out
 from recbole_prism.compare.plan import SHARED
@@ -67,6 +68,23 @@ def test_an_item_with_an_empty_cell_does_not_have_that_field(build, data_path, m
     lacking = np.flatnonzero(~model.modalities.coverage["price"])[1:]
     assert sorted(loaders[0]._dataset.id2token("item_id", lacking)) == ["i3", "i7"]
     assert model.modalities.coverage["code"].sum() == 10
+
+
+def test_a_number_that_a_dataset_computes_is_there(build, monkeypatch):
+    """It is no column of the .item file, so the file cannot say who has it."""
+    from recbole.data.dataset import SequentialDataset
+
+    load = SequentialDataset._data_processing
+
+    def computed(self):
+        load(self)
+        self.item_feat["age"] = np.arange(len(self.item_feat), dtype=np.float32)
+        self.set_field_property("age", FeatureType.FLOAT, FeatureSource.ITEM, 1)
+
+    monkeypatch.setattr(SequentialDataset, "_data_processing", computed)
+    columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "price"]}
+    _, model, _ = build("PRISM_SASRec", modalities={"age": "age", "price": "price"}, load_col=columns, missing="error")
+    assert model.modalities.coverage["age"][1:].all()
 
 
 @pytest.mark.parametrize("scaling", ["standardize", "unit", "none"])

@@ -11,7 +11,7 @@ from recbole_prism.__main__ import main
 from recbole_prism.errors import PRISMError
 from recbole_prism.information import bootstrap, count, decompose, mutual_information
 from recbole_prism.observations import Observations, pool
-from recbole_prism.pid import measure
+from recbole_prism.pid import measure, model_columns
 from recbole_prism.synthetic import Sizes, write_dataset
 
 clarabel = pytest.importorskip("clarabel")
@@ -113,6 +113,7 @@ def test_command_on_a_dataset_with_known_bits(tmp_path, capsys, monkeypatch):
     redundant, synergy = output.split("toy, group synergy")
     assert "redundancy          1.0000" in redundant and "synergy             0.0000" in redundant
     assert "synergy             1.0000" in synergy and "unique_image        0.0000" in synergy
+    assert model_columns(None, None) == {}
     yaml = tmp_path / "toy" / "toy.yaml"
     before = yaml.read_text()
     own = "{inter: [user_id, item_id_list, item_id], item: [item_id, image_cluster]}"  # a field, which must stay loaded

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 import torch
 
+from recbole_prism.features import write_features
 from tests.distributed.together import run_together, train
 
 CASES = {
@@ -22,9 +24,11 @@ CASES = {
     "packed, masked": ("PRISM_BERT4Rec", {"training_mode": "packed", "mask_ratio": 1.0, "ft_ratio": 0.0}),
     "packed, masked, RecBole's": ("BERT4Rec", {"training_mode": "packed", "ft_ratio": 1.0}),
     "rows, masked, RecBole's": ("BERT4Rec", {"training_mode": "rows", "mask_ratio": 1.0, "ft_ratio": 0.0}),
-    "rows, codes of what is there": (
+    "packed, few features": ("PRISM_SASRec", {"learning_rate": 0.1}),
+    "rows, few features, codes": (
         "MRdIB_SASRec",
-        {"alpha_redundancy": 0.0, "alpha_unique": 1.0, "alpha_bottleneck": 0.1, "unique_candidates": 99},
+        {"alpha_redundancy": 0.0, "alpha_unique": 1.0, "alpha_bottleneck": 0.1, "unique_candidates": 99}
+        | {"learning_rate": 0.1},
     ),
     "rows, RecBole's": ("GRU4Rec", {"train_neg_sample_args": None}),
     "rows, one evaluation batch": ("SASRec", {"train_neg_sample_args": None, "eval_batch_size": 4096}),
@@ -34,8 +38,13 @@ COMMON = {"epochs": 2, "learner": "sgd", "learning_rate": 0.5, "train_batch_size
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_train_what_one_does(case, settings, tmp_path, one_thread, monkeypatch):
+def test_two_processes_train_what_one_does(case, settings, data_path, tmp_path, one_thread, monkeypatch):
     """Float64, dropout off, noise fixed; the last batch is short, and most shares are unequal."""
+    if "few features" in case:  # histories without, and more of them in one process than in the other
+        rng = np.random.default_rng(5)
+        for modality, items, size in (("image", (2, 7), 6), ("text", (2, 3, 5, 11), 5)):
+            vectors = rng.normal(size=(len(items), size)).astype(np.float32)
+            write_features(data_path / "tiny" / f"tiny.{modality}.safetensors", [f"i{i}" for i in items], vectors)
     monkeypatch.setattr("recbole_prism.experts.InteractionExperts.draw_noise", None)
     monkeypatch.setattr("recbole_prism.mrdib.Bottleneck.draw", None)
     model, overrides = CASES[case]

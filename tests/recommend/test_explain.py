@@ -126,6 +126,17 @@ def test_a_survey_agrees_with_single_explanations(recommender):
     assert all(a["lengths"][1] < b["lengths"][0] for a, b in zip(groups, groups[1:], strict=False))
 
 
+def test_some_users_are_surveyed_by_themselves(recommender):
+    from recbole_prism.pid import model_columns
+
+    one = explain(recommender, recommender.loaded.histories.history(3, "test"), user=3)
+    token = recommender.loaded.histories.tokens[3]
+    columns = model_columns(recommender, {token, "u999"})
+    assert list(columns["mean weight"].values()) == pytest.approx([e.weight for e in one.experts], abs=1e-5)
+    assert model_columns(recommender, {"u999"}) == {}  # a group in which nobody is tested
+    assert columns != model_columns(recommender, None)
+
+
 def test_a_survey_does_not_depend_on_how_many_scores_are_held(trained, monkeypatch):
     """Of a large catalogue there are fewer scores at a time than histories encoded."""
     from recbole_prism.recommend import scoring
