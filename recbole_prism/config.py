@@ -76,6 +76,10 @@ CHECKS: dict[str, Check] = {
         lambda value: value is None or _number(0, open_low=True)[0](value),
         "a number above 0, or nothing",
     ),
+    "cold_item_spread": (
+        lambda value: value is None or (_number(0)[0](value) and value <= 1),
+        "a number from 0 to 1, or nothing",
+    ),
     "modality_dropout": RATE,
     "expert_loss_on": _one_of("representation", "prediction"),
     "expert_loss_samples": (  # of one history there is no spread that noise could match
@@ -167,8 +171,9 @@ def _check_backbone(values: dict, name: str) -> None:
             f"fusion_scope: {values['fusion_scope']!r} is impossible with {name}, which reads the distinct items of a "
             f"row without their order; set {' or '.join(backbone.scopes)}"
         )
-    if values["score_items"] == "content" and not backbone.content:
-        raise PRISMError(f"score_items: content is impossible with {name}, which scores with a table of its own")
+    if not backbone.content and (values["score_items"] == "content" or values["cold_item_spread"] is not None):
+        key = "score_items: content" if values["score_items"] == "content" else "cold_item_spread"
+        raise PRISMError(f"{key} is impossible with {name}, which scores with a table of its own")
     loss = values.get("loss_type")
     if loss in ("CE", "BPR") and loss not in backbone.losses:
         raise PRISMError(f"loss_type: {loss!r} is impossible with {name}; must be one of {list(backbone.losses)}")

@@ -33,6 +33,7 @@ CONTROLS: dict[str, dict] = {  # what tells a gain of the method from a gain of 
     "uniform_gate": {"fusion_temperature": 1e9},  # the softmax of what is divided by so much is uniform
     "score_id": {"score_items": "id"},
     "score_content": {"score_items": "content"},
+    "cold_predicted": {"cold_item_spread": 1},
     "no_projections": {"add_projections": False},
     "projections_only": {"fusion": "none"},
     "sum": {"fusion": "sum"},

@@ -1,35 +1,31 @@
 """Items that did not exist at training time: the model's table grows, their embeddings predicted from their features.
 
-As in Gantner et al., Learning Attribute-to-Feature Mappings for Cold-Start Recommendations (ICDM 2010): a linear map
-from features to embeddings, here a ridge regression on the known items. Shapes: N known items, C new ones, D hidden
-size, F features of all modalities.
+How they are predicted: :mod:`recbole_prism.feature_map`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from recbole_prism.errors import PRISMError, suggest
+from recbole_prism.feature_map import TABLES, FeatureMap
 from recbole_prism.features import Aligned, FeatureFile, read_features
 from recbole_prism.models.table import BACKBONES, MODELS
 from recbole_prism.recommend.catalogue import Catalogue
 from recbole_prism.recommend.loaded import Loaded
 from recbole_prism.recommend.standin import build_model, model_features
 
-PENALTIES = tuple(10.0**n for n in range(-2, 7))  # features have a length of feature_length or so
-FITTED = 50_000  # known items to learn the map from, drawn at random where there are more
-
 
 def with_new_items(loaded: Loaded, files: Mapping[str, str | Path], spread: float = 0.0) -> Loaded:
     """The same model with the items of feature files {modality: path} that it does not know appended to its catalogue.
 
     They can be recommended and stand in histories. An item may lack a modality. ``spread``: how far from their mean the
-    predicted embeddings lie, from 0, as predicted, to 1, as far as those of known items (``predict_rows``). Raises
+    predicted embeddings lie, from 0, as predicted, to 1, as far as those of known items (``FeatureMap``). Raises
     PRISMError if the model has no features or no item embeddings to rank by, or if a file is of an unknown modality, of
     another size, or has no new item.
     """
@@ -100,10 +96,12 @@ def _grown_state(
 ) -> dict[str, torch.Tensor]:
     """Weights with predicted rows for the new items between the ``n_items`` and a mask token, if there is one."""
     state = dict(model.state_dict())
-    for key in ("item_embedding.weight", "output_bias"):
+    total = len(next(iter(features.values())).covered)
+    learned = FeatureMap(features, known=np.arange(1, n_items), asked=np.arange(n_items, total))
+    for key in TABLES:
         if key in state:
             old = state[key]
-            rows = predict_rows(features, old[:n_items].cpu().numpy(), spread)
+            rows = learned.predict(old[:n_items].cpu().numpy(), spread)
             state[key] = torch.cat([old[:n_items], torch.from_numpy(rows).to(old), old[n_items:]])
     if model.modalities.missing == "learned":
         for name, aligned in features.items():
@@ -111,40 +109,3 @@ def _grown_state(
                 zero = torch.zeros(model.modalities.projection[name].out_features)
                 state.setdefault(f"modalities.missing_vector.{name}", zero)
     return state
-
-
-def predict_rows(features: Mapping[str, Aligned], known: np.ndarray, spread: float = 0.0) -> np.ndarray:
-    """Rows [C, ...] of items that follow the known ones in ``features``; known [N, ...], padding first.
-
-    Ridge regression on the features and on which of them an item has. The penalty is that of the least error on a fifth
-    of the known items, left out. Predictions lie nearer to their mean than what they predict, on those left out by a
-    factor c; their distance from it is multiplied by c to the power of ``spread``.
-    """
-    n_items = len(known)
-    inputs = [part for each in features.values() for part in (each.features, each.covered[:, None])]
-    inputs = np.concatenate(inputs, axis=1).astype(np.float64)
-    fitted = 1 + np.random.default_rng(0).permutation(n_items - 1)[:FITTED]
-    x, y = inputs[fitted], known.reshape(n_items, -1)[fitted].astype(np.float64)
-    left_out = max(1, len(fitted) // 5)
-    candidates = [predict(x[:left_out]) for predict in _ridge(x[left_out:], y[left_out:], PENALTIES)]
-    best = int(np.argmin([((rows - y[:left_out]) ** 2).sum() for rows in candidates]))
-    mean = y.mean(0)
-    (predict,) = _ridge(x, y, [PENALTIES[best]])
-    shrunk = np.linalg.norm(y[:left_out] - mean) / max(np.linalg.norm(candidates[best] - mean), 1e-12)
-    rows = mean + (predict(inputs[n_items:]) - mean) * shrunk**spread
-    return rows.reshape(-1, *known.shape[1:])
-
-
-def _ridge(x: np.ndarray, y: np.ndarray, penalties: Sequence[float]) -> list[Callable[[np.ndarray], np.ndarray]]:
-    """Ridge regressions of y [n, D] on x [n, F] with an intercept, each as a function of other inputs [C, F]."""
-    from scipy.linalg import solve
-
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    centred = x - mean_x
-    gram, moments = centred.T @ centred, centred.T @ (y - mean_y)
-
-    def fit(penalty: float) -> Callable[[np.ndarray], np.ndarray]:
-        weights = solve(gram + penalty * np.eye(len(gram)), moments, assume_a="pos", overwrite_a=True)
-        return lambda other: mean_y + (other - mean_x) @ weights
-
-    return [fit(penalty) for penalty in penalties]

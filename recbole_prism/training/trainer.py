@@ -19,6 +19,7 @@ from recbole_prism.errors import PRISMError
 from recbole_prism.features import check_fingerprint, fingerprint_of
 from recbole_prism.recommend.checkpoint import read_checkpoint
 from recbole_prism.training.asynchronous import AsynchronousMixin
+from recbole_prism.training.cold import ColdItemsMixin
 from recbole_prism.training.ema import EMAMixin
 from recbole_prism.training.evaluation import EvaluationMixin
 from recbole_prism.training.packed import PackedMixin, ResumableMixin
@@ -135,7 +136,7 @@ def _check_unchanged(checkpoint: str, config) -> None:
         raise PRISMError(f"{checkpoint}: was trained with {was}, and the defaults are {now} now; set what is wanted")
 
 
-class PRISMTrainer(PackedTrainer):
+class PRISMTrainer(ColdItemsMixin, PackedTrainer):
     """Trains what ``PRISMMixin`` makes: losses reach log and tensorboard under their names."""
 
     def __init__(self, config, model) -> None:

@@ -1,12 +1,10 @@
 """Items that did not exist at training time are ranked by what their features tell."""
 
-import numpy as np
 import pytest
 import torch
 
 from recbole_prism import PRISMError
-from recbole_prism.features import Aligned
-from recbole_prism.recommend import Recommender, newitems
+from recbole_prism.recommend import Recommender
 from recbole_prism.recommend.catalogue import Catalogue
 
 MODELS = ["PRISM_SASRec", "PRISM_GRU4Rec", "PRISM_BERT4Rec", "PRISM_NARM"]
@@ -40,28 +38,6 @@ def test_embeddings_that_features_tell_are_found(trained, new_items):
     scores = {item.item: item.score for item in grown.for_sequence(["i1", "i2"], 22, seen="keep")}
     assert scores["new2"] == pytest.approx(scores["i6"], abs=0.02)
     assert abs(scores["new1"] - scores["i6"]) > 0.1
-
-
-def test_a_map_is_learned_from_some_of_many_items(monkeypatch):
-    monkeypatch.setattr(newitems, "FITTED", 50)
-    rng = np.random.default_rng(0)
-    features = Aligned(rng.normal(size=(200, 4)).astype(np.float32), np.ones(200, dtype=bool), "")
-    known = features.features @ rng.normal(size=(4, 3))
-    found = newitems.predict_rows({"text": features}, known[:150])
-    np.testing.assert_allclose(found, known[150:], atol=0.02)
-
-
-def test_spread_takes_predictions_as_far_from_the_mean_as_what_they_predict():
-    """Features that tell a part of the embeddings, the rest being noise: the least error lies near the mean."""
-    rng = np.random.default_rng(0)
-    features = Aligned(rng.normal(size=(1500, 4)).astype(np.float32), np.ones(1500, dtype=bool), "")
-    embeddings = features.features @ rng.normal(size=(4, 3)) + 4 * rng.normal(size=(1500, 3)) + [5, 0, 0]
-    predicted, middle, far = (newitems.predict_rows({"text": features}, embeddings[:1000], s) for s in (0, 0.5, 1))
-    mean = embeddings[1:1000].mean(0)
-    distances = [np.linalg.norm(rows - mean) for rows in (predicted, middle, far)]
-    assert distances[2] == pytest.approx(np.linalg.norm(embeddings[1000:] - mean), rel=0.15)
-    assert distances[0] < 0.6 * distances[2] and distances[1] ** 2 == pytest.approx(distances[0] * distances[2])
-    np.testing.assert_allclose((far - mean) / distances[2], (predicted - mean) / distances[0])
 
 
 def test_spread_reaches_the_table(recommender, new_items):
