@@ -31,3 +31,11 @@ def write_dataset(folder: Path, name: str = "tiny", *, seed: int = 0, lengths=(4
     write_features(home / f"{name}.image.safetensors", tokens[:-1], image, encoder="test image")
     write_features(home / f"{name}.text.safetensors", tokens, text, encoder="test text")
     return folder
+
+
+def make_cold(data_path: Path, items: list[str], name: str = "tiny") -> None:
+    """Take out the interactions of ``items``, but for one each, which becomes the last of a user."""
+    file = data_path / name / f"{name}.inter"
+    rows = [row for row in file.read_text().splitlines() if row.split("\t")[1] not in items]
+    rows += [f"u{user}\t{item}\t3\t1000" for user, item in enumerate(items, 5)]
+    file.write_text("\n".join(rows) + "\n")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from recbole_prism.features import write_features
+from tests.dataset_made import make_cold
 from tests.distributed.together import run_together, train
 
 CASES = {
@@ -24,6 +25,7 @@ CASES = {
     "packed, masked": ("PRISM_BERT4Rec", {"training_mode": "packed", "mask_ratio": 1.0, "ft_ratio": 0.0}),
     "packed, masked, RecBole's": ("BERT4Rec", {"training_mode": "packed", "ft_ratio": 1.0}),
     "rows, masked, RecBole's": ("BERT4Rec", {"training_mode": "rows", "mask_ratio": 1.0, "ft_ratio": 0.0}),
+    "packed, cold items": ("PRISM_SASRec", {"cold_item_spread": 1.0}),
     "packed, few features": ("PRISM_SASRec", {"learning_rate": 0.1}),
     "rows, few features, codes": (
         "MRdIB_SASRec",
@@ -45,6 +47,8 @@ def test_two_processes_train_what_one_does(case, settings, data_path, tmp_path, 
         for modality, items, size in (("image", (2, 7), 6), ("text", (2, 3, 5, 11), 5)):
             vectors = rng.normal(size=(len(items), size)).astype(np.float32)
             write_features(data_path / "tiny" / f"tiny.{modality}.safetensors", [f"i{i}" for i in items], vectors)
+    if "cold" in case:
+        make_cold(data_path, ["i3", "i7"])
     monkeypatch.setattr("recbole_prism.experts.InteractionExperts.draw_noise", None)
     monkeypatch.setattr("recbole_prism.mrdib.Bottleneck.draw", None)
     model, overrides = CASES[case]

@@ -12,6 +12,7 @@ from recbole_prism.feature_map import FeatureMap
 from recbole_prism.recommend import Recommender
 from recbole_prism.recommend.standin import model_features
 from recbole_prism.training.cold import items_of_training
+from tests.dataset_made import make_cold
 
 SETTINGS = {"topk": [10], "valid_metric": "Recall@10", "stopping_step": 100, "epochs": 2}
 COLD = ["i3", "i7", "i20"]
@@ -20,10 +21,7 @@ COLD = ["i3", "i7", "i20"]
 @pytest.fixture
 def start(build, data_path):
     """start(name, **overrides) -> (trainer, loaders) of data in which each of COLD is the last item of one user."""
-    file = data_path / "tiny" / "tiny.inter"
-    rows = [row for row in file.read_text().splitlines() if row.split("\t")[1] not in COLD]
-    rows += [f"u{user}\t{item}\t3\t1000" for user, item in enumerate(COLD, 5)]
-    file.write_text("\n".join(rows) + "\n")
+    make_cold(data_path, COLD)
 
     def make(name: str, **overrides):
         config, model, loaders = build(name, **{**SETTINGS, **overrides})
