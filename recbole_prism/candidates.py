@@ -75,6 +75,15 @@ class CosineForward:
             states = super().forward(*args, **kwargs)
         return scaled_states(self, states)
 
+    def __reduce_ex__(self, protocol):
+        """The class has the name of RecBole's, so pickle finds it through what made it."""
+        return _with_cosine_from, (type(self).__bases__[-1],), self.__dict__
+
+
+def _with_cosine_from(backbone: type) -> nn.Module:
+    made = with_cosine(backbone)
+    return made.__new__(made)
+
 
 @functools.cache
 def with_cosine(backbone: type) -> type:

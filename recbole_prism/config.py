@@ -137,6 +137,8 @@ def check_config(config, model: str) -> None:
     """Raise PRISMError for unknown keys and for values out of type or range."""
     from torch import nn
 
+    from recbole_prism.fusion import find_fusion
+
     _check_keys(config, model)
     values = config.final_config_dict
     for key, (holds, allowed) in CHECKS.items():
@@ -147,7 +149,7 @@ def check_config(config, model: str) -> None:
         if hasattr(nn.ModuleDict, name):
             raise PRISMError(f"modalities: {name!r} is a name that torch keeps for itself; call the modality otherwise")
     _check_backbone(values, MODELS[model])
-    _check_fusion(values)
+    find_fusion(values["fusion"])
     _check_lambdas(values)
     _check_experts_off(values)
 
@@ -202,16 +204,6 @@ def check_feature_files(config) -> None:
     for source in modality_sources(config).values():
         if Path(source).suffix in READERS:
             find_feature_file(config, source)
-
-
-def _check_fusion(values: dict) -> None:
-    from recbole_prism.fusion import FUSIONS
-
-    if values["fusion"] not in FUSIONS:
-        raise PRISMError(
-            f"fusion: {values['fusion']!r} is unknown; available: {sorted(FUSIONS)}"
-            f"{suggest(str(values['fusion']), FUSIONS)}"
-        )
 
 
 def _check_lambdas(values: dict) -> None:

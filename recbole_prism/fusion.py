@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_prism.distributed import processes
+from recbole_prism.errors import PRISMError, suggest
 from recbole_prism.experts import InteractionExperts
 from recbole_prism.fused import Context, Fused, mix
 from recbole_prism.mrdib import Bottleneck, MRdIBFusion
@@ -258,14 +259,26 @@ class AttentionFusion(nn.Module):
     def __init__(self, config, modalities: list[str], hidden_size: int) -> None:
         super().__init__()
         self.names = list(modalities)
-        self.query = nn.Linear(hidden_size, hidden_size)
-        self.key = nn.Linear(hidden_size, hidden_size, bias=False)  # a bias would cancel in the softmax
+        self.gate = AttentionGate(hidden_size)
         self.value = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, pooled, pooled_id, select=None, context=None) -> Fused:
-        scores = torch.einsum("td,tmd->tm", self.query(pooled_id), self.key(pooled)) / math.sqrt(pooled.shape[-1])
-        weights = masked_softmax(scores, None if context is None else context.available)
+        weights = self.gate(pooled, pooled_id, None if context is None else context.available)
         return Fused(mix(weights, self.value(pooled)), {}, weights)
+
+
+class AttentionGate(nn.Module):
+    """The softmax of ``AttentionFusion``."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key = nn.Linear(hidden_size, hidden_size, bias=False)  # a bias would cancel in the softmax
+
+    def forward(self, pooled: Tensor, pooled_id: Tensor, available: Tensor | None) -> Tensor:
+        """pooled [T, M, D], pooled_id [T, D], available [T, M] -> weights [T, M] that sum to one."""
+        scores = torch.einsum("td,tmd->tm", self.query(pooled_id), self.key(pooled)) / math.sqrt(pooled.shape[-1])
+        return masked_softmax(scores, available)
 
 
 def draw_histories(n: int, size: int | None, device: torch.device) -> Tensor | None:
@@ -320,7 +333,14 @@ FUSIONS = {
 
 def build_fusion(config, modalities: list[str], hidden_size: int) -> nn.Module:
     """The fusion that ``config["fusion"]`` names."""
-    name = config["fusion"]
+    return find_fusion(config["fusion"])(config, modalities, hidden_size)
+
+
+def find_fusion(name: str) -> type[nn.Module]:
+    """The class that ``FUSIONS`` has under a name. Raises PRISMError if there is none."""
     if name not in FUSIONS:
-        raise ValueError(f"unknown fusion {name!r}; available: {sorted(FUSIONS)}")
-    return FUSIONS[name](config, modalities, hidden_size)
+        raise PRISMError(
+            f"fusion: {name!r} is unknown{suggest(str(name), FUSIONS)}; available: {sorted(FUSIONS)} "
+            "(if it is one of yours, import the module that registers it first)"
+        )
+    return FUSIONS[name]

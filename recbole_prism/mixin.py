@@ -7,6 +7,8 @@ positions, M modalities, D hidden size, N items.
 
 from __future__ import annotations
 
+from logging import getLogger
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,6 +54,7 @@ class PRISMMixin:
             score_content(self.item_embedding, self._content)
         if config["cosine_temperature"]:
             score_cosine(self, config["cosine_temperature"])
+        self.beyond_recbole = beyond_recbole(config)  # emptied by a trainer that does it
         use_fast_kernels(self)
         compile_fusion(self.fusion, config["torch_compile"])
 
@@ -70,7 +73,12 @@ class PRISMMixin:
         return scaled_states(self, output)
 
     def calculate_loss(self, interaction) -> tuple[Tensor, ...]:
-        """Eq. 12: the backbone's loss, then each expert loss times its lambda; ``loss_names`` tells which is which."""
+        """Eq. 12: the backbone's loss, then each expert loss times its lambda; ``loss_names`` tells which is which.
+
+        Raises PRISMError if a trainer of RecBole's own asks, and the configuration needs ours.
+        """
+        if self.beyond_recbole:
+            self._check_trainer()
         self.expert_losses.clear()
         self.targets = self.targets_of(interaction)
         try:
@@ -78,6 +86,17 @@ class PRISMMixin:
         finally:
             self.targets = None
         return self.with_expert_losses(recommendation)
+
+    def _check_trainer(self) -> None:
+        if needed := [key for key in self.beyond_recbole if key not in DEFAULTED]:
+            raise PRISMError(
+                f"{needed[0]}: needs our trainer; take get_trainer's, or subclass recbole_prism.PRISMTrainer"
+            )
+        getLogger().warning(
+            f"{' and '.join(self.beyond_recbole)}: without effect, since the trainer is not ours; take get_trainer's, "
+            "or subclass recbole_prism.PRISMTrainer"
+        )
+        self.beyond_recbole = ()
 
     def targets_of(self, interaction) -> Tensor | None:
         """The next item [B] of each history, for fusions that predict it by themselves; None if it is not that."""
@@ -169,14 +188,12 @@ class PRISMMixin:
         In scope ``sequence`` a window is a row: its one fused vector is added at all of its places.
         """
         table = self.item_embedding._parameters["weight"]
+        unique, place = batch.distinct()
         if self.training or torch.is_grad_enabled():
-            unique, place = batch.distinct()
             projected, available = self.modalities(unique)
-            embedded = F.embedding(unique, table)
         else:
-            place = batch.items
-            projected, available = self.project_table()
-            embedded = table[: self.n_contents]
+            projected, available = (of_all[unique] for of_all in self.project_table())
+        embedded = F.embedding(unique, table)
         projected, available = projected.to(table.dtype), available.to(table.dtype)
         ones = embedded.new_ones(len(embedded), 1)
         tokens = F.embedding(place, torch.cat([projected.flatten(1), available, embedded, ones], 1))
@@ -209,8 +226,12 @@ class PRISMMixin:
         if fused.losses:
             self.expert_losses.append(fused.losses)
         if not self.training and fused.weights is not None:
+            if fused.weights.shape[1] != len(getattr(self.fusion, "names", ())):
+                raise PRISMError(
+                    f"{type(self.fusion).__name__}: returns {fused.weights.shape[1]} weights; names must name each"
+                )
             weights = fused.weights * has_any  # of nothing there are no weights
-            self.expert_weights = weights if select is None else weights[select]
+            self.expert_weights = (weights if select is None else weights[select]).detach()
         return fused.vector * has_any
 
     def project_table(self) -> tuple[Tensor, Tensor]:
@@ -224,13 +245,29 @@ class PRISMMixin:
         return self._table[1]
 
     def train(self, mode: bool = True):
-        self._table = None
+        if mode:
+            self._table = None
         return super().train(mode)
 
     # -- candidates --------------------------------------------------------------------------------------------------
 
     def _content(self) -> Tensor:
         return self.project_table()[0].sum(1)
+
+
+DEFAULTED = ("training_mode: packed", "target_smoothing")  # what a configuration may ask for without its user's doing
+
+
+def beyond_recbole(config) -> tuple[str, ...]:
+    """Keys in force that RecBole's own Trainer would train without."""
+    asked = {
+        "loss_type: sampled": config["sampled_softmax"],
+        "ema_decay": config["ema_decay"],
+        "cold_item_spread": config["cold_item_spread"] is not None,
+        "training_mode: packed": config["training_mode"] == "packed",
+        "target_smoothing": config["target_smoothing"],
+    }
+    return tuple(key for key, wanted in asked.items() if wanted)
 
 
 def prefix_sum(x: Tensor) -> Tensor:

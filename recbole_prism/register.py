@@ -1,6 +1,7 @@
-"""The table of models, and the few hooks through which RecBole finds them.
+"""The few hooks through which RecBole finds our models.
 
-``register()`` is called once, on ``import recbole_prism``. Afterwards RecBole's own ``get_model``, ``run_recbole``,
+``register()`` is called once, by ``import recbole_prism`` in a program, by our commands where they need RecBole.
+Afterwards RecBole's own ``get_model``, ``run_recbole``,
 ``objective_function`` and ``load_data_and_model`` know every model of ``MODELS``.
 """
 
@@ -12,7 +13,7 @@ import os
 from pathlib import Path
 
 from recbole_prism import compat
-from recbole_prism.models.table import MODELS, defaults
+from recbole_prism.models.table import BACKBONES, MODELS, defaults
 
 
 @functools.cache
@@ -50,7 +51,7 @@ def _hook_config() -> None:
     @functools.wraps(load)
     def _load_internal_config_dict(self, model, model_class, dataset):
         backbone = MODELS.get(model)
-        load(self, backbone or model, model_class, dataset)
+        load(self, (BACKBONES[backbone].keys_of or backbone) if backbone else model, model_class, dataset)
         if backbone:
             _load_our_files(self, model)
         _load_dataset_file(self, dataset)
@@ -100,10 +101,14 @@ def _hook_config() -> None:
 
 def _load_our_files(config, model: str) -> None:
     from recbole_prism.config import model_yamls
+    from recbole_prism.fusion import FUSIONS
 
     shared, *own = model_yamls(model)
     config._update_internal_config_dict(str(shared))
-    config.internal_config_dict.update(defaults(model))
+    internal = config.internal_config_dict
+    internal.update(defaults(model))
+    fusion = FUSIONS.get(config.external_config_dict.get("fusion", internal["fusion"]))
+    internal.update(getattr(fusion, "defaults", {}))
     for file in own:
         config._update_internal_config_dict(str(file))
 

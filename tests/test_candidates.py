@@ -1,5 +1,7 @@
 """cosine_temperature: one definition of a score in losses, rankings and recommendations."""
 
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -56,3 +58,10 @@ def test_other_backbones_refuse_it(build, name):
 def test_a_temperature_of_zero_is_an_error(build):
     with pytest.raises(PRISMError, match="cosine_temperature: 0 is not allowed; must be a number above 0, or nothing"):
         build("PRISM_SASRec", cosine_temperature=0)
+
+
+def test_a_backbone_with_cosines_is_pickled(build):
+    _, model, loaders = build("SASRec", **COSINE)
+    batch = next(iter(loaders[1]))[0]
+    again = pickle.loads(pickle.dumps(model.eval()))
+    assert torch.equal(again.full_sort_predict(batch), model.full_sort_predict(batch)) and type(again) is type(model)

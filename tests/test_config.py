@@ -76,7 +76,7 @@ def test_keys_that_only_recboles_code_knows_are_accepted(configure):
         ("missing", "drop", "one of"),
         ("experts_off", ["synergi"], "none of the experts .*did you mean 'synergy'"),
         ("experts_off", ["unique_image", "unique_text", "synergy", "redundancy"], "names all experts"),
-        ("fusion", "prysm", r"available: .*did you mean 'prism'"),
+        ("fusion", "prysm", r"did you mean 'prism'.*available: "),
     ],
 )
 def test_wrong_values_are_errors_naming_key_value_and_what_is_allowed(configure, key, value, allowed):

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from recbole_prism.errors import PRISMError
 from recbole_prism.fusion import Gate, PRISMFusion, build_fusion
 
 D = 3
@@ -159,7 +160,7 @@ def test_losses_on_a_random_part_estimate_those_on_all(monkeypatch, select):
 
 
 def test_unknown_fusion_names_what_exists():
-    with pytest.raises(ValueError, match=r"unknown fusion 'sums'; available: .*'prism'"):
+    with pytest.raises(ValueError, match=r"fusion: 'sums' is unknown.*available: .*'prism'"):
         make(fusion="sums")
 
 
@@ -173,3 +174,41 @@ def test_an_expert_that_is_off_has_no_weight_no_loss_and_no_influence():
     with torch.no_grad():
         fusion.experts.bias_out[2] += 5.0
     torch.testing.assert_close(fusion(pooled, ids).vector, fused.vector, rtol=0, atol=0)
+
+
+@pytest.fixture
+def own_fusion():
+    """own_fusion(names) -> registers fusion ``mine``, which has a key of its own and returns two weights."""
+    from recbole_prism.fused import Fused
+    from recbole_prism.fusion import FUSIONS
+
+    def make(names):
+        class Mine(torch.nn.Module):
+            defaults = {"mine_width": 8}
+
+            def __init__(self, config, modalities, hidden_size):
+                super().__init__()
+                self.names, self.width = names, config["mine_width"]
+
+            def forward(self, pooled, pooled_id, select=None, context=None):
+                return Fused(pooled.mean(1), {}, pooled.new_full((len(pooled), 2), 0.5))
+
+        FUSIONS["mine"] = Mine
+
+    yield make
+    FUSIONS.pop("mine", None)
+
+
+def test_a_fusion_of_ones_own_may_have_keys(build, own_fusion):
+    own_fusion(["a", "b"])
+    assert build("PRISM_SASRec", fusion="mine")[1].fusion.width == 8
+    assert build("PRISM_SASRec", fusion="mine", mine_width=3)[1].fusion.width == 3
+    with pytest.raises(PRISMError, match="mine_width: known neither"):
+        build("PRISM_SASRec", mine_width=3)
+
+
+def test_weights_without_names_are_refused(build, own_fusion):
+    own_fusion([])
+    _, model, loaders = build("PRISM_SASRec", fusion="mine")
+    with pytest.raises(PRISMError, match="Mine: returns 2 weights; names must name each"):
+        model.eval().full_sort_predict(next(iter(loaders[1]))[0])

@@ -68,8 +68,8 @@ def test_attention_by_hand():
     pooled, ids, context = histories()
     fused = fusion(pooled, ids, None, context)
     for row in range(6):
-        query = fusion.query(ids[row])
-        scores = [float(query @ fusion.key(pooled[row, m])) / math.sqrt(D) for m in range(2)]
+        query = fusion.gate.query(ids[row])
+        scores = [float(query @ fusion.gate.key(pooled[row, m])) / math.sqrt(D) for m in range(2)]
         weights = [math.exp(s) / sum(map(math.exp, scores)) for s in scores]
         assert fused.weights[row].tolist() == pytest.approx(weights)
         expected = sum(w * fusion.value(pooled[row, m]) for m, w in enumerate(weights))

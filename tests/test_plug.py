@@ -180,3 +180,54 @@ def test_a_backbone_that_looks_nothing_up_is_an_error(build):
             model(sequence, torch.ones(2))
     finally:
         base.forward = original
+
+
+def run_here(model: str, settings: dict, **overrides):
+    from recbole.quick_start import run_recbole
+
+    return run_recbole(model=model, dataset="tiny", config_dict={**settings, **overrides}, saved=False)["test_result"]
+
+
+def test_a_backbone_made_from_one_of_recboles_has_its_keys(settings):
+    """And CE where nothing says otherwise, as in the example of docs/extending.md."""
+    from recbole.model.sequential_recommender import SASRec
+
+    from recbole_prism import plug
+
+    globals()["PRISM_MySASRec"] = plug(type("MySASRec", (SASRec,), {}), defaults={"my_key": 3})
+    row = BACKBONES["MySASRec"]
+    assert row.keys_of == "SASRec" and row.defaults == {"loss_type": "CE", "my_key": 3}
+    assert "ndcg@10" in run_here("PRISM_MySASRec", settings)
+
+
+def test_a_backbone_may_have_a_loss_of_its_own(settings):
+    from recbole.model.sequential_recommender import SASRec
+
+    from recbole_prism import plug
+
+    class Hinge(SASRec):
+        def __init__(self, config, dataset):
+            wanted = config["loss_type"]
+            config["loss_type"] = "CE"
+            super().__init__(config, dataset)
+            self.loss_type = wanted
+
+        def calculate_loss(self, interaction):
+            states = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+            scores = states @ self.item_embedding.weight.T
+            return torch.relu(1 - scores.gather(1, interaction[self.POS_ITEM_ID][:, None])).mean()
+
+    Hinge.input_type = None
+    globals()["PRISM_Hinge"] = plug(Hinge, defaults={"loss_type": "hinge"})
+    assert BACKBONES["Hinge"].losses == ("CE", "BPR", "hinge")
+    assert "ndcg@10" in run_here("PRISM_Hinge", settings, train_neg_sample_args=None)
+    with pytest.raises(PRISMError, match="loss_type: 'hinges' is not allowed"):
+        run_here("PRISM_Hinge", settings, loss_type="hinges")
+
+
+@pytest.mark.parametrize("name", ["PRISM_SASRek", "MRdIB_SASRek"])
+def test_a_misspelt_model_is_named_with_the_nearest(name):
+    from recbole.utils import get_model
+
+    with pytest.raises(PRISMError, match=f"{name}: no such model .did you mean '{name[:-1]}c'"):
+        get_model(name)

@@ -119,3 +119,50 @@ def test_resuming_goes_on_where_training_stopped(trained):
     again.resume_checkpoint(first.saved_model_file)
     again.fit(train, valid, saved=True)
     assert again.start_epoch >= 1 and 3 in again.train_loss_dict and 0 not in again.train_loss_dict
+
+
+@pytest.mark.parametrize("settings_of", [{"loss_type": "sampled", "num_negatives": 3}, {"ema_decay": 0.9}])
+def test_recboles_own_trainer_cannot_do_what_the_configuration_asks(build, settings_of):
+    from recbole.trainer import Trainer
+
+    config, model, loaders = build("PRISM_SASRec", **settings_of)
+    with pytest.raises(
+        PRISMError, match=f"{next(iter(settings_of))}.*: needs our trainer; .* recbole_prism.PRISMTrainer"
+    ):
+        Trainer(config, model).fit(loaders[0], loaders[1], verbose=False)
+
+
+def test_recboles_own_trainer_trains_rows_with_a_warning(build, caplog):
+    from recbole.trainer import Trainer
+
+    config, model, loaders = build("PRISM_SASRec")
+    Trainer(config, model).fit(loaders[0], loaders[1], verbose=False)
+    said = [record.message for record in caplog.records if "without effect" in record.message]
+    assert len(said) == 1 and said[0].startswith("training_mode: packed and target_smoothing: without effect")
+
+
+def test_trainers_and_datasets_of_recboles_models_stay_classes(build):
+    from recbole.utils import get_trainer
+
+    made = []
+
+    class Mine(get_trainer(None, "SASRec")):
+        def _train_epoch(self, *args, **kwargs):
+            made.append(1)
+            return super()._train_epoch(*args, **kwargs)
+
+    config, model, loaders = build("SASRec", train_neg_sample_args=None)
+    Mine(config, model).fit(loaders[0], loaders[1], verbose=False)
+    assert made == [1]
+
+
+def test_packed_training_asks_for_rows_it_can_read(build):
+    """A dataset that RecBole's own class has made."""
+    from recbole.data import data_preparation
+    from recbole.data.dataset import SequentialDataset
+    from recbole.utils import get_trainer
+
+    config, model, _ = build("PRISM_SASRec")
+    train, valid, _ = data_preparation(config, SequentialDataset(config))
+    with pytest.raises(PRISMError, match="training_mode needs interactions, and this dataset .* holds rows"):
+        get_trainer(config["MODEL_TYPE"], "PRISM_SASRec")(config, model).fit(train, valid, verbose=False)

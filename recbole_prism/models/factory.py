@@ -7,12 +7,14 @@ are found again in a new process, and importing this package does not import 26 
 from __future__ import annotations
 
 import importlib
+import importlib.abc
 import importlib.machinery
 import sys
 import types
+from pathlib import Path
 
 from recbole_prism.errors import PRISMError, suggest
-from recbole_prism.models.table import BACKBONES, MODELS, REFUSED, Backbone, refuse
+from recbole_prism.models.table import BACKBONES, FAMILIES, MODELS, REFUSED, Backbone, refuse
 
 RECBOLE = "recbole.model.sequential_recommender"
 
@@ -63,10 +65,36 @@ def register_model(name: str) -> None:
         setattr(trainers, f"{name}Trainer", PRISM_S3RecTrainer)
 
 
+class _Unknown(importlib.abc.MetaPathFinder):
+    """Asking RecBole for ``PRISM_FPMC`` tells why there is none, for ``PRISM_SASRek`` what it is called.
+
+    RecBole's ``get_model`` looks for a module of that name in folder after folder, the last of which needs lightgbm.
+    """
+
+    def find_spec(self, fullname: str, path=None, target=None):
+        folder, _, name = fullname.rpartition(".")
+        if folder == RECBOLE and name.partition("_")[0] in {family.lower() for family in FAMILIES} and "_" in name:
+            return importlib.machinery.ModuleSpec(fullname, _Refusing())
+        return None
+
+
+class _Refusing(importlib.abc.Loader):
+    """A module without a model, whose every name is an error."""
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        module.__getattr__ = _refuse_unknown
+
+
+def _refuse_unknown(name: str):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    refuse(name)
+    raise PRISMError(f"{name}: no such model{suggest(name, MODELS)}; import its module first if it is one of yours")
+
+
 def register_refused() -> None:
-    """Asking RecBole for ``PRISM_FPMC`` tells why there is none."""
-    for backbone in REFUSED:
-        sys.modules[f"{RECBOLE}.prism_{backbone.lower()}"] = sys.modules[__name__]
+    """Let RecBole say what is wrong with a name that begins like ours."""
+    sys.meta_path.append(_Unknown())
 
 
 def plug(
@@ -81,7 +109,10 @@ def plug(
     Assign it under its own name in a module, so that checkpoints can be loaded: ``PRISM_Mine = plug(Mine)``. The
     backbone must look items up by calling ``self.item_embedding`` on its history [B, L] in ``forward``. ``causal``: its
     state at a position depends on items up to there only (then it is fused per position by default); ``defaults``: its
-    own configuration keys; ``module``: where the class is assigned, if not where ``plug`` is called.
+    own configuration keys, over those in the yaml file of the nearest class of RecBole that it is made from;
+    ``loss_type`` is CE unless they, or its ``input_type``, say otherwise; ``module``: where the class is assigned, if
+    not where ``plug`` is called. Raises PRISMError for what is no such class, or carries PRISM, and for a name that
+    RecBole has.
     """
     from recbole.model.abstract_recommender import SequentialRecommender
 
@@ -100,7 +131,12 @@ def plug(
     module = module or sys._getframe(1).f_globals.get("__name__", "__main__")
     made = _make(name, (PRISMMixin, backbone), module)
     scopes = ("causal", "sequence") if causal else ("sequence", "causal")
-    BACKBONES[backbone.__name__] = Backbone(causal=causal, scopes=scopes, defaults=dict(defaults or {}))
+    loss = {} if hasattr(backbone, "input_type") else {"loss_type": "CE"}
+    defaults = {**loss, **(defaults or {})}
+    losses = tuple(dict.fromkeys(["CE", "BPR", defaults.get("loss_type", "CE")]))
+    BACKBONES[backbone.__name__] = Backbone(
+        causal=causal, scopes=scopes, losses=losses, defaults=defaults, keys_of=_made_from(backbone)
+    )
     MODELS[name] = backbone.__name__
     _PLUGGED.add(backbone.__name__)
     where = f"{RECBOLE}.{name.lower()}"
@@ -109,6 +145,15 @@ def plug(
     setattr(holder, name, made)
     register_model(name)
     return made
+
+
+def _made_from(backbone: type) -> str:
+    """The nearest of RecBole's classes that a backbone is made from and that has a yaml file; or its own name."""
+    import recbole
+
+    folder = Path(recbole.__file__).parent / "properties" / "model"
+    names = [base.__name__ for base in backbone.__mro__ if base.__module__.startswith("recbole.")]
+    return next((name for name in names if (folder / f"{name}.yaml").is_file()), backbone.__name__)
 
 
 _PLUGGED: set[str] = set()

@@ -18,7 +18,8 @@ class Backbone:
     causal: its state at a position depends on items up to there only; scopes: values of ``fusion_scope``, the default
     first; losses: values of ``loss_type``; content: candidates are scored with ``item_embedding``, so that
     ``score_items: content`` means something; rows: which dataset class makes its rows; needs: data or keys a run has to
-    bring; own_file: a module of its own, with its yaml; defaults: of keys that RecBole's yaml does not have.
+    bring; own_file: a module of its own, with its yaml; keys_of: the model of RecBole's whose yaml it has, if not its
+    own name's; defaults: of keys that RecBole's yaml does not have.
     """
 
     causal: bool = False
@@ -28,6 +29,7 @@ class Backbone:
     rows: str = "PrefixDataset"
     needs: str = ""
     own_file: bool = False
+    keys_of: str = ""
     defaults: dict = field(default_factory=dict)
 
 

@@ -59,7 +59,7 @@ def export_bundle(loaded: Loaded, path: str | Path, *, with_users: bool = False,
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise PRISMError(f"{path}: exists already; choose another name or say --overwrite")
+        raise PRISMError(f"{path}: exists already; choose another name or overwrite it (overwrite=True, --overwrite)")
     if path.is_dir() and not (path / MANIFEST).is_file():
         raise PRISMError(f"{path}: exists and is no bundle; choose another name")
     files = _contents(loaded, with_users)
@@ -221,7 +221,8 @@ def _build(read: Callable[[str], bytes], source: str, with_users: bool, device: 
         scalings=scalings,
         source=source,
         n_users=config["n_users"],
-        without_users="this bundle knows no users; ask with --sequence, or export it with --with-users",
+        without_users="this bundle knows no users; ask for a sequence (for_sequence, --sequence), or export it with "
+        "users (with_users=True, --with-users)",
     )
 
 

@@ -38,7 +38,7 @@ def load_checkpoint(
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
         raise PRISMError(f"{path}: {config['model']} is not a sequential model; only those recommend from a history")
     place(config, Path(path), data_path, device)
-    with quiet():
+    with quiet(), torch.random.fork_rng(devices=[]):  # building draws initial weights that nobody will see
         dataset = create_dataset(config)
         interactions = read_interactions(dataset)
         parts = dataset.build()
@@ -101,7 +101,7 @@ def place(config, path: Path, data_path: str | None, device: str) -> None:
     if missing:
         raise PRISMError(
             f"{path}: was trained on {config['dataset']!r}, and there is no {folder / missing[0]}; "
-            "say where the dataset is with --data-path, or use an exported bundle"
+            "say where the dataset is (data_path=, --data-path), or use an exported bundle"
         )
 
 

@@ -70,8 +70,6 @@ def main(arguments: argparse.Namespace) -> int:
         recommender = recommender.with_new_items(new_items, arguments.new_item_spread or 0.0)
     only = None if arguments.only is None else read_tokens(arguments.only)
     exclude = read_tokens(arguments.exclude)
-    if arguments.k is None:
-        arguments.k = 10 if only is None else max(1, min(10, len(set(only) - set(exclude or ()))))
     options = {"k": arguments.k, "seen": arguments.seen, "only": only, "exclude": exclude}
     if arguments.sequence:
         if arguments.history != "full":
@@ -94,16 +92,11 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def load_recommender(arguments: argparse.Namespace) -> Recommender:
-    """From the arguments of ``add_model_arguments``. Raises PRISMError for a device that is not there."""
-    import torch
-
+    """From the arguments of ``add_model_arguments``."""
     from recbole_prism.recommend.recommender import Recommender
 
-    device = arguments.device
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise PRISMError(f"device {device!r}: there is no CUDA here; use cpu")
     return Recommender.load(
-        arguments.model, data_path=arguments.data_path, title_field=arguments.title_field, device=device
+        arguments.model, data_path=arguments.data_path, title_field=arguments.title_field, device=arguments.device
     )
 
 

@@ -52,9 +52,20 @@ def explain(
 ) -> Explanation:
     """Deletion tests for one history of item ids and one item token (None: the best one not in the history).
 
-    Items of the history beyond MAX_ITEM_LIST_LENGTH do not reach the model and are left out, and so is the first item
-    with BERT4Rec (``drops_first``). Raises PRISMError for an unknown item.
+    ``history``: ids of ``catalogue.ids``, int64 [L]. Items of it beyond MAX_ITEM_LIST_LENGTH do not reach the model and
+    are left out, and so is the first item with BERT4Rec (``drops_first``). Of the effects only items have titles, and
+    only experts weights. Raises PRISMError for an unknown item and for a history that is empty or holds no ids.
     """
+    history = np.asarray(history)
+    if history.ndim != 1 or not len(history) or history.dtype.kind not in "iu":
+        raise PRISMError("history: must hold at least one item, as ids (catalogue.ids makes them of tokens)")
+    if history.min() < 1 or history.max() >= len(recommender.catalogue.tokens):
+        raise PRISMError(f"history: ids are from 1 to {len(recommender.catalogue)}, and it has {history.tolist()}")
+    with recommender.loaded.lock:
+        return _explain(recommender, history.astype(np.int64), user, item)
+
+
+def _explain(recommender: Recommender, history: np.ndarray, user: int | None, item: str | None) -> Explanation:
     model, catalogue = recommender.loaded.model, recommender.catalogue
     past, history = history, history[-recommender.scorer.max_length :]
     users = None if user is None else [user]
@@ -67,7 +78,7 @@ def explain(
         return Effect(name, float(drop), float(log_drop), int(rank), **more)
 
     experts = []
-    for k, name in enumerate(expert_names(model)):
+    for k, name in enumerate(gated_names(model)):
         with without_expert(model, k):
             weight = None if weights is None else float(weights[0, k])
             experts.append(effect(name, recommender.scorer.scores([history], users), weight=weight))
@@ -129,10 +140,10 @@ def _log_softmax(scores: Tensor) -> Tensor:
 def expert_weights(model) -> Tensor | None:
     """Gate weights [B, K] of the last forward pass; None for models and fusions without a gate."""
     weights = getattr(model, "expert_weights", None)
-    return weights.detach().float().cpu() if weights is not None and expert_names(model) else None
+    return weights.detach().float().cpu() if weights is not None and gated_names(model) else None
 
 
-def expert_names(model) -> list[str]:
+def gated_names(model) -> list[str]:
     """Names of what the gate weighs; empty without a gate."""
     fusion = getattr(model, "fusion", None)
     return list(getattr(fusion, "names", ())) if hasattr(fusion, "gate") else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +14,11 @@ from recbole_prism.recommend.catalogue import Catalogue, Histories
 
 @dataclass
 class Loaded:
-    """A trained model in evaluation mode with the names of its items and, where known, its users' histories."""
+    """A trained model in evaluation mode with the names of its items and, where known, its users' histories.
+
+    Models keep notes of a forward pass, and explanations change them for a moment, so who asks one holds ``lock``:
+    answers to several threads wait for each other.
+    """
 
     model: torch.nn.Module
     name: str
@@ -24,6 +29,16 @@ class Loaded:
     source: str = ""
     n_users: int = 1  # padding included; what the model was built with
     without_users: str = "no users are known"  # why, where histories is None
+
+    def __post_init__(self) -> None:
+        self.lock = threading.RLock()
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name != "lock"}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self.lock = threading.RLock()
 
     def users(self) -> Histories:
         """Raises PRISMError where no histories were loaded."""

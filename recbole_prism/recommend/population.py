@@ -40,7 +40,7 @@ def survey(
     ``among``: tokens of the users to draw from. Raises PRISMError for models without modalities or users.
     """
     model, histories = recommender.loaded.model, recommender.loaded.users()
-    experts, modalities = deletion.expert_names(model), deletion.modality_names(model)
+    experts, modalities = deletion.gated_names(model), deletion.modality_names(model)
     if not modalities:
         raise PRISMError(
             f"{recommender.loaded.name} has neither experts nor modalities; explain a user or a --sequence"
@@ -55,7 +55,8 @@ def survey(
     parts: list[tuple[np.ndarray, ...]] = []
     for start in range(0, len(users), USERS_AT_ONCE):
         some = users[start : start + USERS_AT_ONCE].tolist()
-        parts.append(_drops(recommender, [histories.history(user, history) for user in some], some))
+        with recommender.loaded.lock:
+            parts.append(_drops(recommender, [histories.history(user, history) for user in some], some))
     weights, expert_drops, modality_drops = (np.concatenate(each) for each in zip(*parts, strict=True))
     lengths = np.array([len(histories.history(user, history)) for user in users])
     tokens = [histories.tokens[user] for user in users]
@@ -66,7 +67,7 @@ def survey(
 
 def _drops(recommender: Recommender, histories, users) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weights [B, K], drops without each expert [B, K] and without each modality [B, M]."""
-    model, experts = recommender.loaded.model, deletion.expert_names(recommender.loaded.model)
+    model, experts = recommender.loaded.model, deletion.gated_names(recommender.loaded.model)
     scores, weights = scores_and_weights(recommender, histories, users)
     target = deletion.best_unseen(scores, histories)
     drops: dict[str, list[np.ndarray]] = {"expert": [], "modality": []}
@@ -88,7 +89,7 @@ def scores_and_weights(recommender: Recommender, histories, users):
 
     model = recommender.loaded.model
     scores = torch.empty(len(histories), recommender.scorer.n_items)
-    weights = np.full((len(histories), len(deletion.expert_names(model))), np.nan)
+    weights = np.full((len(histories), len(deletion.gated_names(model))), np.nan)
     for rows, part in recommender.scorer.batches(histories, users):
         scores[torch.from_numpy(rows)] = part.cpu()
         found = deletion.expert_weights(model)

@@ -33,7 +33,7 @@ class Scorer:
     """Puts histories into the form that RecBole's evaluation gives them."""
 
     def __init__(self, loaded: Loaded) -> None:
-        self.model, self.name = loaded.model, loaded.name
+        self.model, self.name, self.lock = loaded.model, loaded.name, loaded.lock
         settings = loaded.settings
         self.user_field = settings["USER_ID_FIELD"]
         self.items_field = settings["ITEM_ID_FIELD"] + settings["LIST_SUFFIX"]
@@ -50,8 +50,9 @@ class Scorer:
     def scores(self, histories: Sequence[np.ndarray], users: Sequence[int] | None = None) -> Tensor:
         """[B, N] on the model's device; raises as ``batches``."""
         scores = torch.empty(len(histories), self.n_items, device=self.model.device)
-        for rows, part in self.batches(histories, users):
-            scores[torch.from_numpy(rows)] = part
+        with self.lock:
+            for rows, part in self.batches(histories, users):
+                scores[torch.from_numpy(rows)] = part
         return scores
 
     @torch.no_grad()
@@ -60,7 +61,7 @@ class Scorer:
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Rows [b] of histories, similar in length, and their scores [b, N], until all are done.
 
-        Scores are overwritten by the next batch.
+        Scores are overwritten by the next batch. Whoever shares the model with other threads holds ``lock``.
         Of a long history the last MAX_ITEM_LIST_LENGTH items count, as in RecBole. Raises PRISMError for models that
         score single items only, or need what a bare history has not.
         """

@@ -73,7 +73,10 @@ WRITERS = {".csv": _csv, ".parquet": _parquet}
 
 
 def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write files as a folder or a .zip under another name, then rename; what was there before is gone only then."""
+    """Write files as a folder or a .zip under another name, then rename; what was there before is gone only then.
+
+    A .zip is there at any time; a folder is not, for the moment between two renames.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -91,7 +94,12 @@ def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
                 (new / name).write_bytes(payload)
         if path.is_dir():
             os.replace(path, work / "before")
-        os.replace(new, path)
+        try:
+            os.replace(new, path)
+        except OSError:
+            if (work / "before").exists():
+                os.replace(work / "before", path)
+            raise
     except OSError as error:
         raise PRISMError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:

@@ -96,8 +96,9 @@ def resolve_training(values: dict, backbone: str) -> None:
     stride, longest = values.get("window_stride"), values["MAX_ITEM_LIST_LENGTH"]
     if packed and isinstance(stride, int) and stride > longest:
         raise PRISMError(f"window_stride: {stride} is longer than a window (MAX_ITEM_LIST_LENGTH: {longest})")
-    if values.get("loss_type") not in (None, *LOSSES):
-        raise PRISMError(f"loss_type: {values['loss_type']!r} is not allowed; must be one of {list(LOSSES)}")
+    losses = dict.fromkeys((*LOSSES, *(BACKBONES[backbone].losses if backbone in BACKBONES else ())))
+    if values.get("loss_type") not in (None, *losses):
+        raise PRISMError(f"loss_type: {values['loss_type']!r} is not allowed; must be one of {list(losses)}")
     own_loss = values["own_loss"] = values["unpadded"] or backbone == MASKED
     if values.get("target_smoothing", 0) is None:
         values["target_smoothing"] = SMOOTHING if values.get("loss_type") == "CE" and own_loss else 0.0
@@ -151,6 +152,8 @@ def any_protocol(values: dict, backbone: str) -> Iterator[None]:
     where rows do not tell what a user had before them.
     """
     wanted = values["repeatable"]
+    if not isinstance(wanted, bool):
+        raise PRISMError(f"repeatable: {wanted!r} is not allowed; must be True or False")
     if wanted is False and values.get("benchmark_filename"):
         raise PRISMError(f"repeatable: False needs the interactions themselves, and {FOREIGN_ROWS}")
     if wanted is False and BACKBONES[backbone].rows != "PrefixDataset":
@@ -191,19 +194,29 @@ def register_plain(name: str) -> None:
 
     backbone.__init__ = __init__
 
-    def make_dataset(config):
-        from recbole_prism.training.dataset import PrefixDataset
+    class ChosenDataset(datasets.SequentialDataset):
+        """RecBole's, or ours where the loss is."""
 
-        return (PrefixDataset if config["own_loss"] else datasets.SequentialDataset)(config)
+        def __new__(cls, config):
+            if cls is not ChosenDataset:
+                return super().__new__(cls)
+            from recbole_prism.training.dataset import PrefixDataset
 
-    def make_trainer(config, model):
-        from recbole_prism.training.trainer import PackedTrainer
+            return (PrefixDataset if config["own_loss"] else datasets.SequentialDataset)(config)
 
-        return (PackedTrainer if config["own_loss"] else trainers.Trainer)(config, model)
+    class ChosenTrainer(trainers.Trainer):
+        """RecBole's, or ours where the loss is."""
 
-    make_dataset.__name__ = "SequentialDataset"  # RecBole looks for a saved dataset under this name
-    setattr(datasets, f"{name}Dataset", make_dataset)
-    setattr(trainers, f"{name}Trainer", make_trainer)
+        def __new__(cls, config, model):
+            if cls is not ChosenTrainer:
+                return super().__new__(cls)
+            from recbole_prism.training.trainer import PackedTrainer
+
+            return (PackedTrainer if config["own_loss"] else trainers.Trainer)(config, model)
+
+    ChosenDataset.__name__ = "SequentialDataset"  # RecBole looks for a saved dataset under this name
+    setattr(datasets, f"{name}Dataset", ChosenDataset)
+    setattr(trainers, f"{name}Trainer", ChosenTrainer)
 
 
 def register_ours(name: str) -> None:

@@ -13,6 +13,7 @@ from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 from recbole_prism.distributed.processes import share_of
 from recbole_prism.distributed.sharding import gathered
 from recbole_prism.training.batches import PackedBatches
+from recbole_prism.training.dataset import require_prefixes
 from recbole_prism.training.encoders import PACKED
 from recbole_prism.training.kernels import use_fast_kernels
 from recbole_prism.training.losses import make_negative_sampler
@@ -32,6 +33,7 @@ class PackedMixin:
         super().__init__(config, model)
         if type(model) is BERT4Rec:  # RecBole's own, for training_mode: rows
             model.__class__ = MaskedBERT4Rec
+        model.beyond_recbole = ()
         use_fast_kernels(model)
         keep_freed_memory(self.optimizer)
         self._sequences = self._negative_sampler = self._rows = None
@@ -51,6 +53,7 @@ class PackedMixin:
     def _packed_batches(self, train_data, epoch_idx: int) -> PackedBatches:
         config = self.config
         if self._sequences is None:
+            require_prefixes(train_data._dataset)
             self._sequences = train_data._dataset.sequences()
         rank, world_size = share_of(config)
         batches = PackedBatches(

@@ -109,7 +109,7 @@ def test_a_bundle_holds_no_users_unless_asked(trained, tmp_path):
     assert not (bundle / "users.json").exists()
     assert b"dataset" not in (bundle / "manifest.json").read_bytes()
     assert str(tmp_path.parent) not in (bundle / "config.json").read_text()
-    with pytest.raises(PRISMError, match="knows no users; ask with --sequence"):
+    with pytest.raises(PRISMError, match="knows no users; ask for a sequence"):
         Recommender.load(bundle).for_user("u1")
 
 

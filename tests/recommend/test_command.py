@@ -100,7 +100,7 @@ def test_export_then_recommend_from_the_bundle(run, trained, tmp_path):
         (["--user", "u1", "--new-items", "text"], "'text': not understood; new items are named as MODALITY=FILE"),
         (["--user", "u1", "--new-item-spread", "1"], "--new-item-spread: no new items are named"),
         (["--user", "u1", "--title-field", "titel"], "no field 'titel'"),
-        (["--user", "u1", "--data-path", "nowhere"], "say where the dataset is with --data-path"),
+        (["--user", "u1", "--data-path", "nowhere"], "say where the dataset is (data_path=, --data-path)"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_one(run, trained, tmp_path, arguments, message):

@@ -152,7 +152,8 @@ def test_a_survey_does_not_depend_on_how_many_scores_are_held(trained, monkeypat
 @pytest.mark.parametrize("fusion", ["none", "gate", "attention", "prism+mib"])
 def test_other_fusions_are_surveyed_as_far_as_they_have_weights(trained, fusion):
     many = population.survey(Recommender.load(trained("PRISM_SASRec", fusion=fusion)), n_users=10)
-    assert many.weights.shape == many.expert_drops.shape == (10, {"gate": 2, "prism+mib": 4}.get(fusion, 0))
+    n_weights = {"gate": 2, "attention": 2, "prism+mib": 4}.get(fusion, 0)
+    assert many.weights.shape == many.expert_drops.shape == (10, n_weights)
     assert set(many.summary["modalities"]) == {"image", "text"}
     assert ("faithfulness" in many.summary) == bool(many.experts)
     assert "modality text" in explain_verb.population_text(many, {})
