@@ -8,6 +8,7 @@ import sys
 
 from recbole_prism.command import guarded
 from recbole_prism.errors import suggest
+from recbole_prism.plugins import import_plugins
 from recbole_prism.prepare import COMMANDS as PREPARE_COMMANDS
 from recbole_prism.recommend import COMMANDS as RECOMMEND_COMMANDS
 from recbole_prism.version import __version__
@@ -47,7 +48,12 @@ def main(argv: list[str] | None = None) -> int:
     verb_parser.add_argument("--debug", action="store_true", help="show a traceback when something fails")
     module.add_arguments(verb_parser)
     arguments = verb_parser.parse_args(argv[1:])
-    return guarded(lambda: module.main(arguments), debug=arguments.debug)
+
+    def work() -> int:
+        import_plugins()
+        return module.main(arguments)
+
+    return guarded(work, debug=arguments.debug)
 
 
 def _overview() -> str:

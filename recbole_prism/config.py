@@ -11,6 +11,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable
 from logging import getLogger
+from numbers import Real
 from pathlib import Path
 
 import yaml
@@ -101,6 +102,7 @@ CHECKS: dict[str, Check] = {
     "alpha_unique": _number(0),
     "redundancy_estimator": _one_of("vclub", "mine"),
     "unique_candidates": _number(2, kind=int),
+    "mlp_matches": _one_of("prism", "prism+mib", "prism+residual", "mrdib"),
     "fusion_hidden_size": POSITIVE_INT,
     "fusion_dropout": RATE,
     "fusion_temperature": _number(0, open_low=True),
@@ -119,6 +121,13 @@ CHECKS: dict[str, Check] = {
     "torch_compile": (lambda value: isinstance(value, (bool, str)), "True, False or the name of a backend of torch"),
     "report": BOOL,
     "resume": (lambda value: value is None or isinstance(value, str), "the path of a checkpoint"),
+}
+
+
+RECBOLE: dict[str, Check] = {  # keys of RecBole's whose wrong values end in errors that name none
+    "learning_rate": _number(0, kind=Real),
+    **dict.fromkeys(("MAX_ITEM_LIST_LENGTH", "train_batch_size", "eval_batch_size"), _number(1, kind=Real)),
+    **dict.fromkeys(("epochs", "stopping_step"), _number(0, kind=Real)),
 }
 
 
@@ -141,7 +150,7 @@ def check_config(config, model: str) -> None:
 
     _check_keys(config, model)
     values = config.final_config_dict
-    for key, (holds, allowed) in CHECKS.items():
+    for key, (holds, allowed) in (CHECKS | RECBOLE).items():
         if key in values and not holds(values[key]):
             raise PRISMError(f"{key}: {values[key]!r} is not allowed; must be {allowed}")
     modalities = values["modalities"]

@@ -15,6 +15,10 @@ OPTIONAL = {  # feature: (packages it needs, what to install)
     "tune with RecBole's HyperTuning": (("hyperopt",), "hyperopt"),
     "decompose information (pid)": (("clarabel",), "recbole-prism[pid]"),
     "tune with Optuna": (("optuna",), "optuna"),
+    "tune on a Ray cluster (--ray)": (("ray", "optuna"), "recbole-prism[ray]"),
+    "figures as SVG and PNG (compare --figures)": (("matplotlib",), "recbole-prism[figures]"),
+    "encode texts with sentence-transformers": (("sentence-transformers",), "sentence-transformers"),
+    "recommend to Parquet": (("pyarrow",), "pyarrow"),
 }
 
 
@@ -23,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the report; exit code 1 if RecBole cannot run here."""
+    """Print the report. Raises what keeps RecBole from running here."""
     from recbole_prism.register import register
 
     print(f"recbole-prism {__version__}, Python {platform.python_version()}, {platform.platform()}")

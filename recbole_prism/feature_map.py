@@ -13,7 +13,11 @@ import numpy as np
 
 from recbole_prism.features import Aligned
 
-TABLES = ("item_embedding.weight", "output_bias")  # parameters with a row for each item, in the models that have them
+TABLES = (
+    "item_embedding.weight",
+    "embedding_seq_item.weight",
+    "output_bias",
+)  # parameters with a row for each item, in the models that have them
 PENALTIES = tuple(10.0**n for n in range(-2, 7))  # features have a length of feature_length or so
 FITTED = 50_000  # known items to learn the map from, drawn at random where there are more
 

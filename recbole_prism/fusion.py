@@ -8,7 +8,9 @@ all); ``context`` says what else is known of them (``fused.Context``). ``names``
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -223,12 +225,13 @@ class ConcatFusion(NoFusion):
 
 
 class MLPFusion(NoFusion):
-    """f = MLP([h_1; ...; h_M; h_id]) with as many parameters as the experts and the gate of ``prism`` have together."""
+    """f = MLP([h_1; ...; h_M; h_id]) with as many parameters as the fusion that ``mlp_matches`` names."""
 
     def __init__(self, config, modalities: list[str], hidden_size: int) -> None:
         super().__init__(config, modalities, hidden_size)
-        with torch.device("meta"):
-            n_parameters = sum(p.numel() for p in PRISMFusion(config, modalities, hidden_size).parameters())
+        with torch.random.fork_rng(devices=[]):
+            matched = find_fusion(config["mlp_matches"] or "prism")(config, modalities, hidden_size)
+        n_parameters = sum(p.numel() for p in matched.parameters())
         n_inputs = (len(modalities) + 1) * hidden_size
         width = max(1, round((n_parameters - hidden_size) / (n_inputs + 1 + hidden_size)))
         self.hidden = nn.Linear(n_inputs, width)
@@ -344,3 +347,30 @@ def find_fusion(name: str) -> type[nn.Module]:
             "(if it is one of yours, import the module that registers it first)"
         )
     return FUSIONS[name]
+
+
+@functools.cache
+def keys_read(name: str) -> frozenset[str]:
+    """Configuration keys that a fusion reads, found by building it for two modalities; all, if that fails."""
+    from recbole_prism.config import CHECKS, model_yamls, read_yaml
+
+    class Recording(dict):
+        def __getitem__(self, key: str):
+            read.add(key)
+            return self.get(key)
+
+    read: set[str] = set()
+    own = getattr(find_fusion(name), "defaults", {})
+    given = Recording({**read_yaml(model_yamls("PRISM")[0]), **own, "fusion": name})
+    try:
+        with torch.random.fork_rng(devices=[]):
+            build_fusion(given, ["image", "text"], 8)
+    except Exception:  # one of the user's own
+        return frozenset(CHECKS)
+    return frozenset(read - {"fusion"})
+
+
+def without_effect(name: str, keys: Iterable[str]) -> list[str]:
+    """Those of ``keys`` that some fusion reads and this one does not."""
+    read_by_some = frozenset().union(*map(keys_read, FUSIONS))
+    return [key for key in keys if key in read_by_some - keys_read(name)]

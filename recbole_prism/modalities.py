@@ -186,7 +186,8 @@ def find_feature_file(config, source: str) -> Path:
     )
     raise PRISMError(
         f"{source}: no such feature file in {', '.join(str(c.parent) for c in candidates[:-1])}"
-        f"{suggest(source, found)}; make it with `recbole-prism encode` or name other modalities (there: {found})"
+        f"{suggest(source, found)}; make it with `recbole-prism encode`, name other modalities (there: {found}), "
+        "or write {NAME: FIELD} for a field of the .item file"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -57,8 +58,11 @@ def main(arguments: argparse.Namespace) -> int:
     recommender = None
     if arguments.model is not None:
         from recbole_prism.recommend import Recommender
+        from recbole_prism.recommend.bundle import is_bundle
 
-        recommender = Recommender.load(arguments.model, data_path=arguments.data_path)
+        bundle = is_bundle(Path(arguments.model))
+        recommender = Recommender.load(arguments.model, data_path=None if bundle else arguments.data_path)
+        check_same(recommender.loaded, arguments.name, modalities)
     for group in sorted(set(groups)):
         inside = observed.only(groups == group)
         columns = model_columns(recommender, inside.users() if arguments.by else None)
@@ -74,6 +78,16 @@ def main(arguments: argparse.Namespace) -> int:
     print(f"next items left out, which have no cluster or no history with both modalities: {observed.dropped}")
     print(CAUTION)
     return 0
+
+
+def check_same(loaded, name: str, modalities: list[str]) -> None:
+    """Raise PRISMError for a model of other data, whose weights would say nothing of these bits."""
+    trained = loaded.settings.get("dataset", name)
+    if trained != name:
+        raise PRISMError(f"{loaded.source}: was trained on {trained}, and the bits are those of {name}")
+    if hasattr(loaded.model, "modalities") and not set(modalities) <= set(loaded.model.modalities.names):
+        has = list(loaded.model.modalities.names)
+        raise PRISMError(f"{loaded.source}: has the modalities {has}, and the bits are those of {modalities}")
 
 
 def measure(modalities: list[str], observed: Observations, *, times: int, seed: int) -> Report:

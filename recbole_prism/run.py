@@ -13,6 +13,7 @@ from pathlib import Path
 from recbole_prism.command import guarded, model_and_dataset, recbole_models
 from recbole_prism.distributed.failures import is_recorded
 from recbole_prism.errors import PRISMError, suggest
+from recbole_prism.plugins import import_plugins
 
 DESCRIPTION = """Train and test a model as RecBole's run_recbole.py does.
 
@@ -36,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config_files", default="", help="yaml files, separated by spaces, as in RecBole")
     parser.add_argument("--nproc", type=int, default=1, help="processes on this machine (1)")
     parser.add_argument("--ip", default="localhost", help="address of the first machine (localhost)")
-    parser.add_argument("--port", default="5678", help="port on the first machine (5678)")
+    parser.add_argument("--port", type=int, default=5678, help="port on the first machine (5678)")
     parser.add_argument("--world_size", type=int, default=-1, help="processes on all machines (nproc)")
     parser.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first process (0)")
     parser.add_argument("--debug", action="store_true", help="show a traceback when something fails")
@@ -47,6 +48,7 @@ def _run(arguments: argparse.Namespace, rest: list[str], argv: list[str] | None)
     from recbole_prism.datasets import check_dataset
     from recbole_prism.distributed import launch, processes
 
+    import_plugins()
     unusable = [a for a in rest if not a.startswith("--") or a.count("=") != 1]
     if unusable:
         raise PRISMError(f"{unusable[0]}: not understood; keys are set as --key=value")
@@ -65,7 +67,7 @@ def _run(arguments: argparse.Namespace, rest: list[str], argv: list[str] | None)
             nproc=arguments.nproc,
             world_size=max(arguments.world_size, arguments.nproc),
             ip=arguments.ip,
-            port=int(arguments.port),
+            port=arguments.port,
             group_offset=arguments.group_offset,
         )
         return 0

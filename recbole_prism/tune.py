@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,12 +62,17 @@ def main(arguments: argparse.Namespace) -> int:
     settings = given_settings(arguments)
     arguments.model, arguments.dataset = model_and_dataset(arguments, settings)
     check_model(arguments.model)
-    arguments.space = arguments.space or default_space(arguments.model)
-    space = read_space(find_space(arguments.space))
     settings = trial_settings(arguments, settings)
-    check_keys(arguments.model, settings, space)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    fusion = fusion_in(arguments, settings)
+    ours = arguments.space is None
+    arguments.space = arguments.space or default_space(arguments.model, fusion)
+    space = read_space(find_space(arguments.space))
+    if ours:
+        space = effective(space, arguments.model, fusion)
+    check_keys(arguments.model, settings, space, fusion)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failed trial is told in a line of ours
     folder = Path(arguments.output or Path("tuned") / f"{arguments.model}-{arguments.dataset}")
+    arguments.output = str(folder)
     if arguments.ray:
         if arguments.confirm:
             raise PRISMError("--confirm: goes with a search on this machine, not with --ray")
@@ -108,27 +114,55 @@ def given_settings(arguments: argparse.Namespace) -> dict:
     return {**settings, **read_settings(arguments.set)}
 
 
-def default_space(model: str) -> str:
-    """``prism`` for our models, for RecBole's the space of their name. Raises PRISMError if there is none."""
+def fusion_in(arguments: argparse.Namespace, settings: dict) -> str | None:
+    """The fusion of all trials; None for RecBole's own models."""
+    from recbole_prism.compare.plan import fusion_of, given_settings
     from recbole_prism.models.table import MODELS
+
+    if arguments.model not in MODELS:
+        return None
+    return given_settings(arguments.dataset, settings).get("fusion") or fusion_of(arguments.model)
+
+
+def default_space(model: str, fusion: str | None) -> str:
+    """``mrdib`` for models with that fusion, ``prism`` for our others, for RecBole's the space of their name.
+
+    Raises PRISMError if there is none.
+    """
     from recbole_prism.tune_space import our_spaces
 
-    if model in MODELS:
-        return "prism"
+    if fusion is not None:
+        return "mrdib" if fusion == "mrdib" else "prism"
     if model.lower() not in our_spaces():
         raise PRISMError(f"--space: {model} has none of its own here; name a hyper file of its keys")
     return model.lower()
 
 
-def check_keys(model: str, settings: dict, space: list[Parameter]) -> None:
-    """Raise PRISMError for keys that RecBole's own models do not read: all trials would be one, or the baseline's."""
+def unused(model: str, fusion: str, names: Iterable[str]) -> list[str]:
+    """Keys that a model of ours could not use."""
+    from recbole_prism.fusion import without_effect
+    from recbole_prism.models.table import BACKBONES, MODELS
+
+    content = [] if BACKBONES[MODELS[model]].content else [name for name in names if name == "score_items"]
+    return [*content, *without_effect(fusion, names)]
+
+
+def effective(space: list[Parameter], model: str, fusion: str | None) -> list[Parameter]:
+    """A space of ours without the keys that the model could not use."""
+    dropped = unused(model, fusion, [parameter.name for parameter in space]) if fusion else []
+    return [parameter for parameter in space if parameter.name not in dropped]
+
+
+def check_keys(model: str, settings: dict, space: list[Parameter], fusion: str | None) -> None:
+    """Raise PRISMError for keys that a model does not read: all trials would be one, or the baseline's."""
     from recbole_prism.compare.plan import check_keys as check_known
-    from recbole_prism.models.table import MODELS
     from recbole_prism.run import check_read
 
-    if model in MODELS:  # their Config does it
-        return
     drawn = {parameter.name: parameter.example() for parameter in space}
+    if fusion is not None:  # the others' Config checks the rest
+        if "fusion" not in drawn and (without := unused(model, fusion, drawn)):
+            raise PRISMError(f"{without[0]}: has no effect on {model} with fusion: {fusion}; leave it out of the space")
+        return
     check_known(model, {**settings, **drawn})
     unread = check_read([model], settings, drawn)
     if unread:
@@ -203,9 +237,15 @@ def _pruner(arguments):
 
 
 def _start_workers(arguments, folder: Path) -> list[subprocess.Popen]:
+    import torch
+
+    from recbole_prism.compare.runner import shared_cores
+
     command = [sys.executable, "-m", "recbole_prism", "tune", *_same_arguments(arguments), "--output", str(folder)]
+    environment = shared_cores(arguments.jobs)
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # this process is one of them
     return [
-        subprocess.Popen([*command, "--worker", str(worker)], stdout=subprocess.DEVNULL)
+        subprocess.Popen([*command, "--worker", str(worker)], stdout=subprocess.DEVNULL, env=environment)
         for worker in range(1, arguments.jobs)
     ]
 
@@ -241,7 +281,11 @@ class Progress:
 
 def _work(arguments, study: Study, space: list[Parameter], settings: dict, progress: Progress | None = None) -> None:
     """One trial after another, until there are enough in all processes."""
+    from recbole_prism.compare.runner import visible_gpus
     from recbole_prism.tune_trial import TrialFailed, run_trial
+
+    if gpus := visible_gpus():
+        settings = {"gpu_id": gpus[arguments.worker % len(gpus)], **settings}  # RecBole sets CUDA_VISIBLE_DEVICES to it
 
     def objective(trial: Trial) -> float:
         drawn = {parameter.name: parameter.draw(trial) for parameter in space}
@@ -250,7 +294,8 @@ def _work(arguments, study: Study, space: list[Parameter], settings: dict, progr
             trial.set_user_attr("as", before.number)
             trial.set_user_attr("valid", before.user_attrs["valid"])
             return before.value
-        return run_trial(study, trial, arguments.model, arguments.dataset, {**settings, **drawn})
+        folder = Path(arguments.output) / "trials" / f"{trial.number:03}"
+        return run_trial(study, trial, arguments.model, arguments.dataset, {**settings, **drawn}, folder)
 
     while _count(study, arguments.trials) < arguments.trials:
         study.optimize(objective, n_trials=1, catch=(TrialFailed,))

@@ -43,7 +43,7 @@ def search(arguments, folder: Path, space: list[Parameter], settings: dict) -> i
         )
         trial = tune.with_parameters(train, arguments=vars(arguments), space=space, settings=settings)
         tuner = tune.Tuner(
-            tune.with_resources(trial, {"cpu": 1}),
+            tune.with_resources(trial, {"cpu": 1, "gpu": 1} if ray.cluster_resources().get("GPU") else {"cpu": 1}),
             tune_config=tune.TuneConfig(
                 metric=METRIC,
                 mode=mode,
@@ -84,6 +84,8 @@ def train(drawn: dict, arguments: dict, space: list[Parameter], settings: dict) 
 
     from recbole_prism.tune_trial import train_trial
 
+    if gpu := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        settings = {"gpu_id": gpu, **settings}  # what Ray gave this trial; RecBole takes the first otherwise
     drawn = {parameter.name: parameter.recall(drawn[parameter.name]) for parameter in space}
     train_trial(Reported(tune), arguments["model"], arguments["dataset"], {**settings, **drawn})
 

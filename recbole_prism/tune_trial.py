@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from recbole_prism.errors import PRISMError
+from recbole_prism.features import write_atomically
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -32,31 +37,52 @@ def make_config(model: str, dataset: str, settings: dict):
         return Config(model=model, dataset=dataset, config_dict=dict(settings))
 
 
-def run_trial(study: Study, trial: Trial, model: str, dataset: str, settings: dict) -> float:
+def run_trial(study: Study, trial: Trial, model: str, dataset: str, settings: dict, folder: Path) -> float:
     """Best validation score of one training run, as RecBole's ``objective_function`` makes it, without its test.
 
-    Raises optuna.TrialPruned, TrialFailed, or PRISMError if not a single trial could be finished so far.
+    ``folder``: gets ``settings.yaml``, which ``run_recbole_prism.py --config_files`` trains again, ``epochs.csv`` with
+    the score of every epoch, and at the end ``result.json``. Raises optuna.TrialPruned, TrialFailed, or PRISMError if
+    not a single trial could be finished so far.
     """
     import optuna
 
+    folder.mkdir(parents=True, exist_ok=True)
+    told = yaml.safe_dump({"model": model, "dataset": dataset, **settings}, sort_keys=False)
+    write_atomically(folder / "settings.yaml", told.encode())
     try:
-        return train_trial(trial, model, dataset, settings)
+        score = train_trial(trial, model, dataset, settings, folder / "epochs.csv")
+        end(folder, score=score, valid=trial.user_attrs["valid"])
+        return score
     except optuna.TrialPruned:
+        end(folder, stopped="the pruner saw no hope")
         raise
     except Exception as error:
         kind = "" if isinstance(error, PRISMError) else f"{type(error).__name__}: "
         message = " ".join(f"{kind}{error}".split())
         trial.set_user_attr("error", message)
+        end(folder, error=message)
         finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
         if not finished:
             raise PRISMError(f"the first trial failed: {message}") from error
         raise TrialFailed(message) from error
 
 
-def train_trial(trial: Trial, model: str, dataset: str, settings: dict) -> float:
+def end(folder: Path, **result) -> None:
+    """Say how a trial ended."""
+    write_atomically(folder / "result.json", json.dumps(result, indent=1).encode())
+
+
+def train_trial(trial: Trial, model: str, dataset: str, settings: dict, epochs: Path | None = None) -> float:
+    """Best validation score; each epoch is reported to the trial, and to the file ``epochs``."""
     import optuna
 
+    if epochs is not None:
+        epochs.write_text("epoch,score\n")
+
     def report(epoch: int, score: float) -> None:
+        if epochs is not None:
+            with open(epochs, "a", encoding="utf-8") as file:
+                file.write(f"{epoch},{score:.6f}\n")
         trial.report(score, epoch)
         if trial.should_prune():
             raise optuna.TrialPruned

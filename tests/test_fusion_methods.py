@@ -17,7 +17,7 @@ QUIET = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "expert_dropout":
 
 def make(name, modalities=("image", "text"), **overrides):
     torch.manual_seed(0)
-    return build_fusion({**SETTINGS, "fusion": name, **overrides}, list(modalities), D).double()
+    return build_fusion({**SETTINGS, "mlp_matches": "prism", "fusion": name, **overrides}, list(modalities), D).double()
 
 
 def histories(n=6, n_modalities=2):
@@ -42,7 +42,7 @@ def test_concat_projects_the_pools_side_by_side():
 
 @pytest.mark.parametrize("hidden_size", [D, 64])
 def test_mlp_has_the_parameters_of_experts_and_gate(hidden_size):
-    settings = {**SETTINGS, "expert_hidden_size": 40, "fusion_hidden_size": 50}
+    settings = {**SETTINGS, "mlp_matches": "prism", "expert_hidden_size": 40, "fusion_hidden_size": 50}
     counts = [
         sum(p.numel() for p in build_fusion({**settings, "fusion": name}, ["a", "b"], hidden_size).parameters())
         for name in ("mlp", "prism")
@@ -96,6 +96,32 @@ def test_any_number_of_modalities(name, n_modalities):
     assert fused.vector.shape == (6, D) and torch.isfinite(fused.vector).all()
     assert fused.weights is None or fused.weights.shape == (6, len(fusion.names))
     assert all(torch.isfinite(loss) for loss in fused.losses.values())
+
+
+@EACH_FUSION
+def test_losses_are_taken_on_the_selected_histories_only(name, monkeypatch):
+    fusion = make(name)
+    monkeypatch.setattr(torch, "randn_like", lambda x: torch.sin(37.0 * x.detach()) + 0.3)
+    monkeypatch.setattr(torch, "randperm", lambda n, device=None: torch.arange(n).roll(1))
+    pooled, ids, (available, targets, table) = histories()
+    select = torch.tensor([1, 4, 5])
+    chosen = fusion(pooled, ids, select, Context(available, targets[select], table))
+    alone = fusion(pooled[select], ids[select], None, Context(available[select], targets[select], table))
+    assert chosen.losses.keys() == alone.losses.keys() and len(chosen.vector) == 6
+    for key, loss in alone.losses.items():
+        torch.testing.assert_close(chosen.losses[key], loss)
+
+
+def test_the_gate_learns_no_share_of_an_expert_that_is_off(monkeypatch):
+    shares = []
+    monkeypatch.setattr("recbole_prism.fusion.routing_loss", lambda s, w: shares.append(s) or w.sum() * 0)
+    pooled, ids, context = histories(40)
+    context = context._replace(targets=torch.arange(40) % 8 + 1)
+    make("prism+residual")(pooled, ids, None, context)
+    assert all(share[:, 2].any() for share in shares)
+    shares.clear()
+    make("prism+residual", experts_off=["synergy"])(pooled, ids, None, context)
+    assert len(shares) == 2 and all(share.any() and not share[:, 2].any() for share in shares)
 
 
 @EACH_FUSION
@@ -153,8 +179,9 @@ def test_modality_dropout_hides_items_while_training_only(build):
     assert torch.equal(unhidden.train().modalities()[1], available)
 
 
-def test_modality_dropout_hides_as_a_lack_is_filled(build):
-    _, model, _ = build("PRISM_SASRec", modality_dropout=0.5, missing="mean")
+@pytest.mark.parametrize("scaling", ["standardize", "unit", "none"])
+def test_modality_dropout_hides_as_a_lack_is_filled(build, scaling):
+    _, model, _ = build("PRISM_SASRec", modality_dropout=0.5, missing="mean", feature_scaling=scaling)
     modalities = model.eval().modalities
     whole = modalities()[0][:, 1]
     with modalities.lacking("text", torch.ones(len(whole), dtype=torch.bool)):

@@ -1,6 +1,7 @@
 """The factory, ``plug``, the list of models, and what is said of models that cannot be wrapped."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -231,3 +232,30 @@ def test_a_misspelt_model_is_named_with_the_nearest(name):
 
     with pytest.raises(PRISMError, match=f"{name}: no such model .did you mean '{name[:-1]}c'"):
         get_model(name)
+
+
+def run_with_plugin(tmp_path, *words, plugins="mean_plugin"):
+    (tmp_path / "mean_plugin.py").write_text(PLUGIN)
+    root = str(Path(__file__).parents[1])
+    environment = {**os.environ, "RECBOLE_PRISM_IMPORT": plugins, "PYTHONPATH": os.pathsep.join([str(tmp_path), root])}
+    command = [sys.executable, "-m", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=150, env=environment)
+
+
+def test_commands_know_plugged_models(settings, tmp_path):
+    """A comparison trains it in a process of its own, and the checkpoint recommends in another."""
+    given = [f"{key}={json.dumps(value)}" for key, value in {**settings, "checkpoint_dir": "saved"}.items()]
+    words = ["--models=PRISM_Mean", "--datasets=tiny", "--seeds=1", "-o", "compared", "--set", *given]
+    done = run_with_plugin(tmp_path, "recbole_prism", "compare", *words)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
+    (checkpoint,) = (tmp_path / "compared").rglob("PRISM_Mean*.pth")
+    done = run_with_plugin(
+        tmp_path, "recbole_prism", "recommend", str(checkpoint), "--user", "u1", "-k3", "--format=csv"
+    )
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 4, done.stderr[-2000:]
+
+
+def test_a_plugin_that_is_not_there_is_named(tmp_path):
+    done = run_with_plugin(tmp_path, "recbole_prism", "models", plugins="mean_plugin,absent")
+    assert done.returncode == 1 and "RECBOLE_PRISM_IMPORT: absent cannot be imported" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

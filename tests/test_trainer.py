@@ -112,6 +112,16 @@ def test_a_checkpoint_of_another_dataset_is_refused(trained, tmp_path, data_path
         fewer.resume_checkpoint(tmp_path / "absent.pth")
 
 
+def test_a_checkpoint_of_another_model_is_refused_by_recboles_models_too(trained, build):
+    from recbole.utils import get_trainer
+
+    trainer, _ = trained()
+    trainer._save_checkpoint(0, verbose=False)
+    config, model, _ = build("SASRec", training_mode="packed", train_neg_sample_args=None)
+    with pytest.raises(PRISMError, match="does not fit SASRec on this dataset .*another model"):
+        get_trainer(config["MODEL_TYPE"], "SASRec")(config, model).resume_checkpoint(trainer.saved_model_file)
+
+
 def test_resuming_goes_on_where_training_stopped(trained):
     first, (train, valid, _) = trained(epochs=2)
     first.fit(train, valid, saved=True)

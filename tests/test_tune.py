@@ -1,8 +1,10 @@
 """Spaces in RecBole's format, and studies that resume, prune and survive failing trials."""
 
+import argparse
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import optuna
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from recbole_prism import PRISMError
 from recbole_prism.__main__ import main
 from recbole_prism.config import known_keys
-from recbole_prism.tune import default_space
+from recbole_prism.tune import default_space, effective
 from recbole_prism.tune_best import best_trial
 from recbole_prism.tune_space import find_space, read_space
 
@@ -344,14 +346,67 @@ def test_keys_that_a_plain_model_does_not_read_are_refused(arguments, capsys, tm
 
 
 def test_the_space_is_the_models_unless_named():
-    assert [default_space(model) for model in ("PRISM_NARM", "SASRec")] == ["prism", "sasrec"]
+    asked = (("PRISM_NARM", "prism"), ("PRISM_NARM", "mrdib"), ("SASRec", None))
+    assert [default_space(*each) for each in asked] == ["prism", "mrdib", "sasrec"]
     with pytest.raises(PRISMError, match="--space: BPR has none of its own here"):
-        default_space("BPR")
+        default_space("BPR", None)
+
+
+@pytest.mark.parametrize(
+    ("model", "fusion", "left_out"),
+    [
+        ("PRISM_SASRec", "prism", set()),
+        ("PRISM_HGN", "prism", {"score_items"}),
+        ("PRISM_SASRec", "none", {"lambda_unique", "expert_dropout", "fusion_dropout", "fusion_temperature"}),
+        ("PRISM_SASRec", "prism+residual", {"lambda_unique", "lambda_synergy", "lambda_redundancy"}),
+        ("MRdIB_HGN", "mrdib", {"score_items"}),
+    ],
+)
+def test_a_space_of_ours_holds_what_the_model_reads(model, fusion, left_out):
+    whole = read_space(find_space(default_space(model, fusion)))
+    names = {parameter.name for parameter in whole} - {each.name for each in effective(whole, model, fusion)}
+    assert left_out <= names and (names == left_out or fusion == "none")
+
+
+def test_a_space_of_ones_own_must_be_read(arguments, tmp_path, capsys):
+    (tmp_path / "own.hyper").write_text("lambda_unique choice [0.1,0.2]\n")
+    assert main(arguments(model="MRdIB_SASRec", space="own.hyper")) == 1
+    assert "lambda_unique: has no effect on MRdIB_SASRec with fusion: mrdib" in capsys.readouterr().err
+
+
+def test_every_trial_has_a_folder(arguments, study, tmp_path, monkeypatch):
+    monkeypatch.setattr("optuna.Trial.should_prune", lambda trial: trial.number == 1)
+    assert main(arguments(trials=2)) == 0
+    whole, stopped = (tmp_path / "study" / "trials" / number for number in ("000", "001"))
+    settings = yaml.safe_load((whole / "settings.yaml").read_text())
+    assert (
+        settings["model"] == "PRISM_GRU4Rec" and settings["learning_rate"] == study().trials[0].params["learning_rate"]
+    )
+    scores = [line.split(",") for line in (whole / "epochs.csv").read_text().splitlines()]
+    assert scores[0] == ["epoch", "score"] and [row[0] for row in scores[1:]] == ["0", "1"]
+    result = json.loads((whole / "result.json").read_text())
+    assert result["score"] == study().trials[0].value == max(result["valid"]["ndcg@10"], 0)
+    assert json.loads((stopped / "result.json").read_text()) == {"stopped": "the pruner saw no hope"}
+
+
+def test_processes_side_by_side_share_the_cores(arguments, monkeypatch):
+    from recbole_prism import tune
+
+    started = []
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("torch.set_num_threads", started.append)
+    monkeypatch.setattr(tune.subprocess, "Popen", lambda command, **more: started.append(more["env"]))
+    asked = argparse.Namespace(**dict.fromkeys(("model", "dataset", "space", "trials", "sampler", "pruner"), "x"))
+    vars(asked).update(startup=1, warmup=1, seed=0, config_files=[], set=[], jobs=4)
+    tune._start_workers(asked, Path("there"))
+    assert started[0] == 2 and [each["OMP_NUM_THREADS"] for each in started[1:]] == ["2"] * 3
 
 
 def test_an_unknown_space_is_told_which_there_are():
     with pytest.raises(
-        PRISMError, match="recbole-prism brings .'gru4rec', 'prism', 'prism_gru4rec', 'prism_sasrec', 'sasrec'."
+        PRISMError,
+        match="recbole-prism brings .'gru4rec', 'mrdib', 'prism', 'prism_gru4rec', 'prism_sasrec', 'sasrec'.",
     ):
         find_space("prizm")
 

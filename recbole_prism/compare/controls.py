@@ -6,25 +6,29 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_prism.errors import PRISMError
 from recbole_prism.features import READERS, FeatureFile, read_features, write_features
 
 
 def write_control_features(folder: Path, job: dict) -> dict[str, str]:
-    """Feature files of a control in the run's folder: {modality: path}, to take the place of ``modalities``.
-
-    Raises PRISMError for modalities that are fields of the .item file.
-    """
+    """Feature files of a control in the run's folder: {modality: path}, to take the place of ``modalities``."""
     from recbole.config import Config
+    from recbole.data import create_dataset
 
-    from recbole_prism.modalities import find_feature_file, modality_sources
+    from recbole_prism.modalities import find_feature_file, load_modality, modality_sources
 
     config = Config(model=job["model"], dataset=job["dataset"], config_dict=dict(job["settings"]))
-    rng, written = np.random.default_rng(job["seed"]), {}
+    rng, written, dataset = np.random.default_rng(job["seed"]), {}, None
     for name, source in modality_sources(config).items():
-        if Path(source).suffix not in READERS:
-            raise PRISMError(f"modality {name!r} is the field {source!r}; only feature files can be {job['features']}")
-        contents = read_features(find_feature_file(config, source))
+        if Path(source).suffix in READERS:
+            contents = read_features(find_feature_file(config, source))
+        else:
+            if dataset is None:
+                dataset = create_dataset(config)
+                dataset.build()  # as where a model is built: fields are tensors then
+            tokens = np.array(dataset.field2id_token[dataset.iid_field], dtype=str)
+            aligned = load_modality(config, dataset, name, source)
+            covered = aligned.covered
+            contents = FeatureFile(tokens[covered].tolist(), aligned.features[covered], {"encoder": aligned.encoder})
         path = folder / f"{job['dataset']}.{name}.safetensors"
         changed = MAKERS[job["features"]](contents, rng)
         encoder = f"{contents.metadata.get('encoder', 'unknown')}, {job['features']}"

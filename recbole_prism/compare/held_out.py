@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 
+from recbole_prism.errors import PRISMError
+
 LEFT = 3  # interactions a user keeps, or leave-one-out would train on the cold item
 SEED = 0  # the same items for every model and seed
 
@@ -21,6 +23,11 @@ def held_out(share: float | None) -> Iterator[None]:
 
     def prepare_without(config, dataset):
         if share:
+            if config["benchmark_filename"] or dataset.time_field not in dataset.inter_feat:
+                raise PRISMError(
+                    f"cold_items: {dataset.dataset_name} has no interactions with times (TIME_FIELD, no "
+                    "benchmark_filename), of which a user's last could be kept"
+                )
             dataset.inter_feat = without_items(
                 dataset.inter_feat,
                 cold_items(dataset.field2id_token[dataset.iid_field], share),

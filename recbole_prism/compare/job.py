@@ -20,6 +20,7 @@ import numpy as np
 
 from recbole_prism.command import guarded
 from recbole_prism.features import write_atomically
+from recbole_prism.plugins import import_plugins
 from recbole_prism.version import __version__
 
 PACKAGES = ("recbole", "torch", "numpy", "scipy", "pandas")
@@ -40,6 +41,7 @@ def main(folder: Path) -> int:
     from recbole_prism.run import recorded_trainers, run
 
     register()
+    import_plugins()
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     versions |= {"recbole-prism": __version__, "python": platform.python_version(), "threads": torch.get_num_threads()}
     write_atomically(folder / "versions.json", json.dumps(versions, indent=1).encode())

@@ -23,7 +23,8 @@ SHARED = {
     "show_progress": False,
 }
 
-NO_LOSSES = {"lambda_unique": 0, "lambda_synergy": 0, "lambda_redundancy": 0}
+NO_LOSSES = {"lambda_unique": 0, "lambda_synergy": 0, "lambda_redundancy": 0, "lambda_routing": 0}
+NO_LOSSES |= {"alpha_bottleneck": 0, "alpha_redundancy": 0, "alpha_unique": 0}  # each fusion reads some of them
 CONTROLS: dict[str, dict] = {  # what tells a gain of the method from a gain of parameters or features
     "no_unique_loss": {"lambda_unique": 0},
     "no_synergy_loss": {"lambda_synergy": 0},
@@ -39,7 +40,7 @@ CONTROLS: dict[str, dict] = {  # what tells a gain of the method from a gain of 
     "sum": {"fusion": "sum"},
     "concat": {"fusion": "concat"},
     "gate": {"fusion": "gate"},
-    "mlp": {"fusion": "mlp"},  # one MLP with as many parameters as experts and gate
+    "mlp": {"fusion": "mlp"},  # one MLP with as many parameters as the model's fusion
 }
 LABEL = re.compile(r"[\w(][\w .,=()-]*")
 WITHOUT = "without_"  # without_synergy: that expert and its loss left out
@@ -95,12 +96,13 @@ class Plan:
                     check_model(name)
                     told = read_files(files, name, dataset)
                     settings = {**told, **SHARED, **self.settings, **own, "seed": seed}
+                    given = given_settings(dataset, settings)
                     if name not in MODELS:
                         check_keys(name, {**told, **self.settings, **own})
-                        settings = {**plain_defaults(name, settings), **packed_defaults(name, settings), **settings}
+                        settings = {**plain_defaults(name, given), **packed_defaults(name, given), **settings}
                     jobs.append(Job(dataset, label, name, seed, settings, None, self.cold_items))
                     for control in self.controls if name in MODELS else ():
-                        changed = {**settings, **control_settings(control, given_settings(dataset, settings))}
+                        changed = {**settings, **control_settings(control, {"fusion": fusion_of(name), **given})}
                         features = control_features(control)
                         jobs.append(Job(dataset, f"{label}+{control}", name, seed, changed, features, self.cold_items))
         return jobs
@@ -160,20 +162,42 @@ def given_settings(dataset: str, settings: dict) -> dict:
     return {**dataset_settings(dataset, str(settings.get("data_path", "dataset/"))), **settings}
 
 
+def fusion_of(model: str) -> str:
+    """That of a PRISM model where nothing is set."""
+    from recbole_prism.models.table import defaults
+
+    return defaults(model)["fusion"]
+
+
 def control_settings(name: str, given: Mapping = MappingProxyType({})) -> dict:
     """Settings of a preset, or of several joined by ``+``, on a run of the settings ``given``.
 
-    Raises PRISMError for unknown names, with the nearest ones, and for two that contradict each other.
+    Raises PRISMError for unknown names, with the nearest ones, for two that contradict each other, and for one that
+    changes nothing of the fusion.
     """
     changed: dict = {}
-    for part in name.split("+"):
-        for key, value in _preset(part, given).items():
-            if key == "experts_off":
+    presets = {part: _preset(part, given) for part in name.split("+")}
+    fusion = next((each["fusion"] for each in presets.values() if "fusion" in each), given.get("fusion"))
+    for part, preset in presets.items():
+        for key, value in _effective(part, preset, fusion).items():
+            if key == "experts_off" and "modalities" not in preset:
                 value = [*changed.get(key, given.get(key) or []), *value]
             elif changed.get(key, value) != value:
                 raise PRISMError(f"control {name!r} sets {key} to {changed[key]!r} and to {value!r}; join others")
             changed[key] = value
+    if changed.get("fusion") == "mlp" and given.get("fusion") in ("prism+mib", "prism+residual", "mrdib"):
+        changed["mlp_matches"] = given["fusion"]
     return changed
+
+
+def _effective(control: str, preset: dict, fusion: str | None) -> dict:
+    """What of a preset the fusion reads (None: it is not known yet)."""
+    from recbole_prism.fusion import without_effect
+
+    unread = without_effect(fusion, preset) if fusion else []
+    if unread and len(unread) == len(preset):
+        raise PRISMError(f"control {control!r} has no effect with fusion: {fusion}, which reads no {unread[0]}")
+    return {key: value for key, value in preset.items() if key not in unread}
 
 
 def _preset(name: str, given: Mapping) -> dict:
@@ -187,7 +211,12 @@ def _preset(name: str, given: Mapping) -> dict:
             raise PRISMError(
                 f"control {name!r}: no modality {kept!r}{suggest(kept, sources)}; there are {list(sources)}"
             )
-        return {"modalities": {kept: sources[kept]} if isinstance(sources, Mapping) else [kept]}
+        pruned: dict = {"modalities": {kept: sources[kept]} if isinstance(sources, Mapping) else [kept]}
+        if isinstance(given.get("lambda_unique"), Mapping):
+            pruned["lambda_unique"] = given["lambda_unique"].get(kept, 0)
+        if given.get("experts_off"):
+            pruned["experts_off"] = [name for name in given["experts_off"] if name in expert_names([kept])]
+        return pruned
     if name.startswith(WITHOUT) and name != WITHOUT:
         expert, experts = name.removeprefix(WITHOUT), expert_names(list(sources))
         if given and expert not in experts:

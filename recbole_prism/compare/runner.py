@@ -37,8 +37,7 @@ def run_jobs(jobs: Iterable[Job], root: Path, *, at_once: int, report: Callable[
     ends the processes that run; their folders are begun anew the next time.
     """
     waiting, running, failed = list(jobs), [], []
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // at_once))
-    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **os.environ}
+    environment = shared_cores(at_once)
     gpus = visible_gpus()
     try:
         while waiting or running:
@@ -67,6 +66,12 @@ def run_jobs(jobs: Iterable[Job], root: Path, *, at_once: int, report: Callable[
         for each in running:
             each.process.wait()
     return failed
+
+
+def shared_cores(at_once: int) -> dict[str, str]:
+    """The environment of each of several processes that together use the cores once."""
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // at_once))
+    return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **os.environ}
 
 
 def visible_gpus() -> list[str]:

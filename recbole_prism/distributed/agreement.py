@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import platform
 
 from recbole_prism.distributed import processes
 from recbole_prism.errors import PRISMError
-from recbole_prism.features import digest_of_array
+from recbole_prism.features import digest_of_array, fingerprint_of
 from recbole_prism.version import __version__
 
 PACKAGES = ("recbole", "torch", "numpy", "pandas")
@@ -42,8 +41,8 @@ def check_data(loaders) -> None:
     facts = {
         "users": dataset.user_num,
         "items": dataset.item_num,
-        "item tokens": digest_of_tokens(dataset.field2id_token[dataset.iid_field]),
-        "user tokens": digest_of_tokens(dataset.field2id_token[dataset.uid_field]),
+        "item tokens": fingerprint_of(dataset.field2id_token[dataset.iid_field])[:12],
+        "user tokens": fingerprint_of(dataset.field2id_token[dataset.uid_field])[:12],
     }
     for part, loader in zip(("training", "validation", "test"), loaders, strict=True):
         rows = loader._dataset.inter_feat
@@ -81,7 +80,3 @@ def check(kind: str, facts: dict[str, str]) -> None:
 
 def _short(text: str) -> str:
     return text if len(text) < 60 else f"{text[:60]}..."
-
-
-def digest_of_tokens(tokens) -> str:
-    return hashlib.sha256("\n".join(map(str, tokens)).encode()).hexdigest()[:12]

@@ -34,7 +34,7 @@ class Backbone:
 
 
 PAST = {"causal": True}
-PACKED = {"causal": True, "scopes": ("causal", "sequence")}  # one pass over a sequence needs the scope that is causal
+CAUSAL = {"causal": True, "scopes": ("causal", "sequence")}  # one pass over a sequence needs the scope that is causal
 GRAPH = {"scopes": ("sequence",)}
 ITEM_FIELDS = "selected_features: fields of the .item file"
 LEAVE_ONE_OUT = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
@@ -44,16 +44,16 @@ BACKBONES: dict[str, Backbone] = {
     "BERT4Rec": Backbone(own_file=True),
     "Caser": Backbone(),
     "CORE": Backbone(losses=("CE",)),
-    "FDSA": Backbone(needs=ITEM_FIELDS, **PACKED),
+    "FDSA": Backbone(needs=ITEM_FIELDS, **CAUSAL),
     "FEARec": Backbone(
         rows="SequentialDataset",  # compares histories that RecBole keeps with every row
         defaults={"contrast": "us_x", "tau": 1, "sim": "dot"},  # read by its code, absent from its yaml
     ),
     "FOSSIL": Backbone(),
     "GCSAN": Backbone(**GRAPH),
-    "GRU4Rec": Backbone(own_file=True, **PACKED),
+    "GRU4Rec": Backbone(own_file=True, **CAUSAL),
     "GRU4RecCPR": Backbone(losses=("CE",), needs="full-sort evaluation", **PAST),
-    "GRU4RecF": Backbone(needs=ITEM_FIELDS, **PACKED),
+    "GRU4RecF": Backbone(needs=ITEM_FIELDS, **CAUSAL),
     "GRU4RecKG": Backbone(
         rows="GRU4RecKGDataset",
         needs=KNOWLEDGE,
@@ -68,14 +68,16 @@ BACKBONES: dict[str, Backbone] = {
     "NextItNet": Backbone(),
     "NPE": Backbone(),
     "S3Rec": Backbone(needs="item_attribute: a field of the .item file; train_stage pretrain, then finetune"),
-    "SASRec": Backbone(own_file=True, **PACKED),
+    "SASRec": Backbone(own_file=True, **CAUSAL),
     "SASRecCPR": Backbone(losses=("CE",), needs="full-sort evaluation", **PAST),
-    "SASRecF": Backbone(needs=ITEM_FIELDS, **PACKED),
+    "SASRecF": Backbone(needs=ITEM_FIELDS, **CAUSAL),
     "SHAN": Backbone(),
     "SINE": Backbone(),
     "SRGNN": Backbone(**GRAPH),
     "STAMP": Backbone(),
 }
+
+FIELDS = tuple(name for name, backbone in BACKBONES.items() if backbone.needs == ITEM_FIELDS)  # these read them
 
 REFUSED = {  # backbone: why it cannot be wrapped
     "DIEN": "it embeds all fields of an item together in one context layer, and has no item_embedding",
@@ -103,3 +105,8 @@ def refuse(model: str) -> None:
     name = by_folded.get(backbone.casefold())
     if name and family.casefold() in {known.casefold() for known in FAMILIES}:
         raise PRISMError(f"{model}: RecBole's {name} cannot be wrapped: {REFUSED[name]}; see `recbole-prism models`")
+
+
+def backbone_of(model: str) -> str:
+    """RecBole's model behind one of ours; any other name is its own."""
+    return MODELS.get(model, model)

@@ -23,7 +23,7 @@ def table_rows(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row number, {column: value}) of a CSV, TSV (by suffix or ``separator``) or Parquet file with column names.
 
-    Where the ``expected`` columns are not in the first line, another separator is taken if they are with that. Quoted
+    The separator is the one by which most of the ``expected`` columns are in the first line. Quoted
     fields may hold line breaks. Rows with another number of fields are counted and left out.
     """
     suffixes = [suffix.lower() for suffix in raw.path.suffixes]
@@ -38,8 +38,7 @@ def table_rows(
     if first is None:
         raise PRISMError(f"{raw.path}: empty; a first line with column names is needed")
     if expected:
-        fitting = (s for s in (separator, *_SEPARATORS) if set(expected) <= set(_names(first, s)))
-        separator = next(fitting, separator)
+        separator = max((separator, *_SEPARATORS), key=lambda each: len(set(expected) & set(_names(first, each))))
     lines = itertools.chain([first], lines)
     if separator == "\t":
         rows = _tab_rows(lines, raw, bad)

@@ -62,6 +62,8 @@ def export_bundle(loaded: Loaded, path: str | Path, *, with_users: bool = False,
         raise PRISMError(f"{path}: exists already; choose another name or overwrite it (overwrite=True, --overwrite)")
     if path.is_dir() and not (path / MANIFEST).is_file():
         raise PRISMError(f"{path}: exists and is no bundle; choose another name")
+    if not with_users and answers_users_only(loaded):
+        raise PRISMError(f"{loaded.name} answers for users alone; export it with users (with_users=True, --with-users)")
     files = _contents(loaded, with_users)
     manifest = {
         "format": FORMAT,
@@ -224,6 +226,19 @@ def _build(read: Callable[[str], bytes], source: str, with_users: bool, device: 
         without_users="this bundle knows no users; ask for a sequence (for_sequence, --sequence), or export it with "
         "users (with_users=True, --with-users)",
     )
+
+
+def answers_users_only(loaded: Loaded) -> bool:
+    """Whether a bare history is no question that the model could answer."""
+    from recbole_prism.recommend.scoring import Scorer
+
+    if loaded.histories is None:
+        return False
+    try:
+        Scorer(loaded).scores([torch.arange(1, min(len(loaded.catalogue), 4) + 1).numpy()])
+    except PRISMError as error:  # which names the field that is missing
+        return repr(loaded.settings["USER_ID_FIELD"]) in str(error)
+    return False
 
 
 def _check_same(loaded: Loaded, rebuilt: Loaded) -> None:

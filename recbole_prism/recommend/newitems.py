@@ -15,7 +15,7 @@ import torch
 from recbole_prism.errors import PRISMError, suggest
 from recbole_prism.feature_map import TABLES, FeatureMap
 from recbole_prism.features import Aligned, FeatureFile, read_features
-from recbole_prism.models.table import BACKBONES, MODELS
+from recbole_prism.models.table import BACKBONES, FIELDS, MODELS
 from recbole_prism.recommend.catalogue import Catalogue
 from recbole_prism.recommend.loaded import Loaded
 from recbole_prism.recommend.standin import build_model, model_features
@@ -38,6 +38,10 @@ def with_new_items(loaded: Loaded, files: Mapping[str, str | Path], spread: floa
         )
     if not BACKBONES[MODELS[loaded.name]].content:
         raise PRISMError(f"{loaded.source}: {loaded.name} ranks items by a table of its own, which cannot grow")
+    if MODELS[loaded.name] in FIELDS:
+        raise PRISMError(
+            f"{loaded.source}: {loaded.name} reads fields of the .item file, which new items do not have here"
+        )
     model, tokens = loaded.model, loaded.catalogue.tokens
     contents = {name: _read(loaded, name, Path(path)) for name, path in files.items()}
     new = list(dict.fromkeys(t for c in contents.values() for t in c.item_ids if t not in loaded.catalogue.id_of))

@@ -228,6 +228,10 @@ def check_device(device: str) -> None:
         raise PRISMError(f"device {device!r}: torch knows no such device; use cpu or cuda") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise PRISMError(f"device {device!r}: there is no CUDA here; use cpu")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        raise PRISMError(f"device {device!r}: not to be used here ({str(error).splitlines()[0]}); use cpu") from error
 
 
 def _check_seen(seen: str) -> None:

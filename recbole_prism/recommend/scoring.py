@@ -14,7 +14,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_prism.errors import PRISMError
-from recbole_prism.models.table import MODELS
+from recbole_prism.models.table import backbone_of
 from recbole_prism.recommend.loaded import Loaded
 from recbole_prism.training.encoders import PACKED
 from recbole_prism.training.kernels import use_fast_kernels
@@ -40,7 +40,7 @@ class Scorer:
         self.length_field = settings["ITEM_LIST_LENGTH_FIELD"]
         self.max_length = settings["MAX_ITEM_LIST_LENGTH"]
         self.n_items = len(loaded.catalogue.tokens)
-        backbone = MODELS.get(self.name, self.name)
+        backbone = backbone_of(self.name)
         self.cut = backbone in PADDING_FREE
         self.encode = PACKED[backbone] if self.cut and not why_not_encoded(settings, backbone) else None
         if self.encode:

@@ -81,15 +81,12 @@ def equal_parts(sizes: np.ndarray, batch_size: int) -> np.ndarray:
 
     No run is empty, and none exceeds ``batch_size`` by more than a window.
     """
+    if not len(sizes):
+        return np.zeros(1, dtype=np.int64)
     reached = np.cumsum(sizes)
-    n_parts = max(1, -(-int(reached[-1]) // batch_size)) if len(sizes) else 0
-    n_parts = min(n_parts, len(sizes))
+    n_parts = min(max(1, -(-int(reached[-1]) // batch_size)), len(sizes))
     number = np.arange(1, n_parts)
-    cuts = np.searchsorted(reached, number * (reached[-1] / max(n_parts, 1)) if len(sizes) else number)
-    cuts = (
-        np.minimum(np.maximum.accumulate(cuts - number) + number, len(sizes) - n_parts + number)
-        if n_parts > 1
-        else cuts
-    )
-    cuts = np.maximum(cuts, number)
-    return np.concatenate([[0], cuts, [len(sizes)]]).astype(np.int64) if n_parts else np.zeros(1, dtype=np.int64)
+    cuts = np.searchsorted(reached, number * (reached[-1] / n_parts))
+    cuts = np.maximum.accumulate(cuts - number) + number  # no two alike
+    cuts = np.clip(cuts, number, len(sizes) - n_parts + number)
+    return np.concatenate([[0], cuts, [len(sizes)]]).astype(np.int64)

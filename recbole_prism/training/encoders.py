@@ -20,7 +20,7 @@ from recbole_prism.candidates import scaled_states
 from recbole_prism.training.packing import Group, PackedBatch, join
 from recbole_prism.training.recurrence import recur
 
-MASKED = -10000.0  # RecBole's attention mask
+HIDDEN = -10000.0  # RecBole's attention mask
 
 
 def item_inputs(model: nn.Module, batch: PackedBatch) -> Tensor:
@@ -70,7 +70,7 @@ def _attend(attention: nn.Module, x: Tensor, batch: PackedBatch, causal: bool) -
     for group in batch.groups:
         query, key, value = group.pad(projected).permute(2, 0, 3, 1, 4)  # each [G, H, L, D / H]
         if causal:
-            mask = query.new_full((group.length, group.length), MASKED).triu(1)
+            mask = query.new_full((group.length, group.length), HIDDEN).triu(1)
         else:
             mask = _hide_padding(group, batch.lengths[done : done + group.size], query.dtype)
         parts.append(group.unpad(_mix(attention, query, key, value, mask).transpose(1, 2)))
@@ -83,7 +83,7 @@ def _hide_padding(group: Group, lengths: Tensor, dtype: torch.dtype) -> Tensor |
     if group.gather is None:
         return None
     padding = torch.arange(group.length, device=lengths.device) >= lengths[:, None]
-    return torch.where(padding, MASKED, 0.0).to(dtype)[:, None, None]
+    return torch.where(padding, HIDDEN, 0.0).to(dtype)[:, None, None]
 
 
 def _attend_from_last(attention: nn.Module, x: Tensor, last: Tensor, batch: PackedBatch) -> Tensor:

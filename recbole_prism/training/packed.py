@@ -12,6 +12,7 @@ from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 
 from recbole_prism.distributed.processes import share_of
 from recbole_prism.distributed.sharding import gathered
+from recbole_prism.models.table import backbone_of
 from recbole_prism.training.batches import PackedBatches
 from recbole_prism.training.dataset import require_prefixes
 from recbole_prism.training.encoders import PACKED
@@ -188,9 +189,3 @@ def restore_random_states(states: dict, generator: torch.Generator | None) -> No
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
     if generator is not None and states["loader"] is not None:
         generator.set_state(states["loader"].cpu())
-
-
-def backbone_of(model: str) -> str:
-    from recbole_prism.register import MODELS
-
-    return MODELS.get(model, model)

@@ -41,10 +41,9 @@ class RecordingMixin:
     def fit(self, train_data, valid_data=None, *args, **kwargs):
         if valid_data is not None:
             check_valid_metric(self.config)
-        if not os.access(self.config["checkpoint_dir"], os.W_OK | os.X_OK) or not os.path.isdir(
-            self.config["checkpoint_dir"]
-        ):
-            raise PRISMError(f"checkpoint_dir: {self.config['checkpoint_dir']} is no folder that can be written to")
+        folder = self.config["checkpoint_dir"]
+        if not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):
+            raise PRISMError(f"checkpoint_dir: {folder} is no folder that can be written to")
         items = remember_items(self.model, train_data._dataset)
         if self.config["resume"] and not self.resumed:
             self.resumed = True
@@ -115,7 +114,14 @@ class PackedTrainer(RecordingMixin, ResumableMixin, EMAMixin, PackedMixin, Async
             if not os.path.isfile(resume_file):
                 raise PRISMError(f"{resume_file}: no such checkpoint")
             _check_unchanged(resume_file, self.config)
-        super().resume_checkpoint(resume_file)
+        try:
+            super().resume_checkpoint(resume_file)
+        except RuntimeError as error:  # torch's, of RecBole's own models
+            reason = "; ".join(line.strip() for line in str(error).splitlines()[1:2])
+            raise PRISMError(
+                f"{resume_file}: does not fit {self.config['model']} on this dataset ({reason}); "
+                "was it trained with another model, dataset, filtering or hidden size?"
+            ) from error
 
 
 def _check_unchanged(checkpoint: str, config) -> None:

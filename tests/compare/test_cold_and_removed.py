@@ -65,3 +65,11 @@ def test_nothing_to_remove_from_a_plain_model(settings):
     with watched() as record, recorded_trainers() as trainers:
         run("Pop", "tiny", [], {**settings, "report": False})
     assert removed_features(trainers[-1], record.loaders[2], seed=1) is None
+
+
+def test_cold_items_need_times(settings):
+    from recbole_prism.errors import PRISMError
+
+    untimed = {**settings, "load_col": {"inter": ["user_id", "item_id"]}, "eval_args": {"order": "RO"}}
+    with pytest.raises(PRISMError, match="cold_items: tiny has no interactions with times"), held_out(0.3):
+        run("Pop", "tiny", [], {**SHARED, **untimed, "report": False})

@@ -97,6 +97,13 @@ def test_a_control_changes_what_is_set(data_path):
     assert off == {"experts_off": ["redundancy", "synergy"]}
     assert control_settings("no_losses+no_unique_loss")["lambda_unique"] == 0
     assert control_settings("no_smoothing+mlp") == {"target_smoothing": 0, "fusion": "mlp"}
+    lambdas = {"image": 0.1, "text": 0.2}
+    off = ["unique_image", "synergy"]
+    assert control_settings("only_text", {"lambda_unique": lambdas, "experts_off": off}) == {
+        "modalities": ["text"],
+        "lambda_unique": 0.2,
+        "experts_off": ["synergy"],
+    }
     (data_path / "tiny" / "tiny.yaml").write_text("modalities: {kind: category, text: }\n")
     plan = make_plan("PRISM_SASRec", "tiny", 1, controls="only_kind", settings={"data_path": str(data_path)})
     assert plan.jobs()[1].settings["modalities"] == {"kind": "category"}
@@ -122,9 +129,66 @@ def test_control_features_tell_nothing_but_keep_their_scale(settings, data_path,
     if kind == "shuffled":
         assert sorted(control.features.tolist()) == sorted(true.features.tolist())
     np.testing.assert_allclose(control.features.std(), true.features.std(), rtol=0.3)
-    fields = {**job, "settings": {**settings, "modalities": {"kind": "category"}}}
-    with pytest.raises(PRISMError, match="is the field 'category'"):
-        write_control_features(tmp_path, fields)
+    load = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "category"]}
+    fields = {**settings, "modalities": {"kind": "category"}, "load_col": load}
+    control = read_features(write_control_features(tmp_path, {**job, "settings": fields})["kind"])
+    assert len(control.item_ids) == 20 and control.features.shape[1] == 3
+    if kind == "shuffled":
+        assert set(np.unique(control.features)) == {0, 1} and (control.features.sum(1) == 1).all()
+
+
+@pytest.mark.parametrize(
+    "fusion, control, keys",
+    [
+        ("mrdib", "no_losses", {"alpha_bottleneck", "alpha_redundancy", "alpha_unique"}),
+        ("prism+residual", "no_losses", {"lambda_routing"}),
+        ("prism+mib", "no_losses", {"lambda_unique", "lambda_synergy", "lambda_redundancy", "alpha_bottleneck"}),
+        ("prism", "uniform_gate", {"fusion_temperature"}),
+        ("gate", "uniform_gate", {"fusion_temperature"}),
+        ("prism+residual", "without_synergy", {"experts_off"}),
+        ("mrdib", "no_smoothing", {"target_smoothing"}),
+    ],
+)
+def test_a_control_changes_what_the_fusion_reads(fusion, control, keys):
+    assert set(control_settings(control, {"fusion": fusion})) == keys
+
+
+@pytest.mark.parametrize(
+    "fusion, control",
+    [
+        ("mrdib", "uniform_gate"),
+        ("mrdib", "without_synergy"),
+        ("prism+residual", "no_unique_loss"),
+        ("prism", "sum+no_synergy_loss"),
+        ("none", "no_losses"),
+    ],
+)
+def test_a_control_without_effect_is_refused(fusion, control):
+    with pytest.raises(PRISMError, match="control .* has no effect with fusion: "):
+        control_settings(control, {"fusion": fusion})
+
+
+def test_a_plan_knows_the_fusion_of_its_models(data_path):
+    settings = {"data_path": str(data_path)}
+    plan = make_plan("MRdIB_SASRec", "tiny", 1, controls="no_losses", settings=settings)
+    assert plan.jobs()[1].settings["alpha_unique"] == 0 and "lambda_unique" not in plan.jobs()[1].settings
+    with pytest.raises(PRISMError, match="'uniform_gate' has no effect with fusion: mrdib"):
+        make_plan("MRdIB_SASRec", "tiny", 1, controls="uniform_gate", settings=settings)
+
+
+@pytest.mark.parametrize("fusion", ["prism", "prism+mib", "prism+residual", "mrdib"])
+def test_the_mlp_has_as_many_parameters_as_the_fusion(build, fusion):
+    def count(**settings) -> int:
+        return sum(p.numel() for p in build("PRISM_SASRec", **settings)[1].parameters())
+
+    ours, changed = count(fusion=fusion), control_settings("mlp", {"fusion": fusion})
+    assert count(**changed) == pytest.approx(ours, rel=0.02)
+
+
+def test_datasets_that_hold_rows_are_compared_by_rows(data_path):
+    (data_path / "tiny" / "tiny.yaml").write_text("benchmark_filename: [train, valid, test]\n")
+    (plain,) = make_plan("SASRec", "tiny", 1, settings={"data_path": str(data_path)}).jobs()
+    assert plain.settings.get("training_mode") is None
 
 
 def test_a_uniform_gate_is_uniform(build):

@@ -67,5 +67,5 @@ def test_tables_may_have_separators_of_their_own(make, tmp_path):
             **options,
         )
         assert made.history("u") == ["a", "b"] and made.texts == {"a": "One: It begins.", "b": "Two"}
-    with pytest.raises(PRISMError, match=r"orders.csv: no column 'whose'.*columns: \['who;what;when'\]"):
+    with pytest.raises(PRISMError, match=r"orders.csv: no column 'whose'.*columns: \['who', 'what', 'when'\]"):
         make("table", name="other", interactions=tmp_path / "orders.csv", **(options | {"user_column": "whose"}))

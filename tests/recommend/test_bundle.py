@@ -211,6 +211,14 @@ def test_a_model_of_users_needs_one(trained):
         Recommender.load(trained("HGN")).for_sequence(["i1"])
 
 
+@pytest.mark.parametrize("model", ["HGN", "PRISM_Caser"])
+def test_a_bundle_that_could_answer_nobody_is_not_made(trained, tmp_path, model):
+    loaded = load(trained(model))
+    with pytest.raises(PRISMError, match=f"{model} answers for users alone; export it with users"):
+        export_bundle(loaded, tmp_path / "b")
+    assert len(Recommender.load(export_bundle(loaded, tmp_path / "b", with_users=True)).for_user("u3", 5)) == 5
+
+
 def test_a_damaged_zip_is_named(bundle, tmp_path):
     file = tmp_path / "packed.zip"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:

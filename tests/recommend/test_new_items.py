@@ -65,6 +65,18 @@ def test_models_that_cannot_know_a_new_item_say_so(trained, new_items):
             Recommender.load(trained(model)).with_new_items(new_items)
 
 
+def test_models_of_fields_say_that_new_items_have_none(trained, new_items):
+    load = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "category"]}
+    recommender = Recommender.load(trained("PRISM_SASRecF", selected_features=["category"], load_col=load))
+    with pytest.raises(PRISMError, match="PRISM_SASRecF reads fields of the .item file, which new items do not have"):
+        recommender.with_new_items(new_items)
+
+
+def test_a_second_table_of_items_grows_too(trained, new_items):
+    grown = Recommender.load(trained("PRISM_NPE")).with_new_items(new_items)
+    assert grown.for_user("u1", 1, only=["new2"])[0].item == "new2"
+
+
 def test_unfit_feature_files_are_refused(trained, new_items):
     recommender = Recommender.load(trained("PRISM_SASRec", score_items="content"))
     with pytest.raises(PRISMError, match="'imag': no modality .* .did you mean 'image'"):
