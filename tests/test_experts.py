@@ -126,3 +126,24 @@ def test_clean_and_perturbed_passes_drop_the_same_hidden_features(monkeypatch):
     torch.testing.assert_close(experts.perturbed(pooled, clean, kept), full.expand(2, -1, -1, -1))
     assert not torch.equal(experts.second_layer(experts.activate(clean, experts.draw_kept(clean))), full)
     assert experts.eval().draw_kept(clean) is None
+
+
+def test_noise_is_a_constant_of_the_step():
+    pooled = torch.randn(8, 2, D, dtype=torch.float64, requires_grad=True)
+    assert not make(["image", "text"], noise_scale="match").draw_noise(pooled).requires_grad
+
+
+def test_a_history_without_anything_has_finite_losses_and_gradients():
+    """Its outputs are zero, since biases start there."""
+    experts, pooled = make(["image", "text"], noise_scale="match"), torch.zeros(3, 2, D, dtype=torch.float64)
+    losses = experts.losses(experts(pooled), experts.perturbed(pooled), torch.zeros(3, 2, dtype=torch.bool))
+    sum(losses.values()).backward()
+    assert not any(losses.values())
+    assert all(torch.isfinite(p.grad).all() for p in experts.parameters())
+
+
+def test_weights_start_as_those_of_linear_layers():
+    torch.manual_seed(0)
+    experts = make(["image", "text"])
+    for weight, fan_in in ((experts.weight_in, 2 * D), (experts.weight_out, 4)):
+        assert 0.8 * fan_in**-0.5 < weight.abs().max() <= fan_in**-0.5

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from recbole_prism.errors import PRISMError
-from tests.test_models import QUIET, rows
+from tests.test_models import QUIET, randomize, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LAMBDAS = {"lambda_unique": {"image": 0.3, "text": 0.2}, "lambda_synergy": 0.5, "lambda_redundancy": 0.7}
@@ -171,3 +171,30 @@ def test_losses_of_the_codes_go_with_losses_on_predictions(build):
         "synergy",
         "redundancy",
     )
+
+
+@pytest.mark.parametrize("scope", ["sequence", "causal"])
+def test_without_any_modality_no_prediction_changes(build, scope):
+    lambdas = {"lambda_unique": 1.0, "lambda_synergy": 1.0, "lambda_redundancy": 1.0}
+    _, model, _ = build("PRISM_SASRec", expert_loss_on="prediction", fusion_scope=scope, **lambdas, **QUIET)
+    model.double().train()
+    model.modalities.covered_image.zero_(), model.modalities.covered_text.zero_()
+    randomize(model.fusion)
+    values = model.calculate_loss(rows([2, 5, 10]))
+    losses = dict(zip(model.loss_names, values, strict=True))
+    assert losses["synergy"].item() == pytest.approx(1) and losses["redundancy"].item() == pytest.approx(0, abs=1e-9)
+
+
+def test_a_history_without_any_modality_has_nothing_to_vary(build, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "recbole_prism.mixin.prediction_losses", lambda model, variants, *_: seen.append(variants) or {}
+    )
+    _, model, _ = build("PRISM_SASRec", expert_loss_on="prediction", fusion_scope="sequence", **QUIET)
+    interaction = rows([4, 4])
+    interaction["item_id_list"][:, :4] = torch.tensor([[11, 12, 13, 14], [1, 2, 3, 4]])
+    model.modalities.covered_image[11:], model.modalities.covered_text[11:] = False, False
+    randomize(model.fusion)
+    model.train().calculate_loss(interaction)
+    (variants,) = seen
+    assert variants.shape[1] == 2 and not variants[:, 0].any() and variants[:, 1].any(-1).all()

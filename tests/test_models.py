@@ -22,6 +22,13 @@ def rows(lengths, n_items=21, max_length=10, seed=0) -> Interaction:
     return Interaction({"item_id_list": sequences, "item_length": torch.tensor(lengths), "item_id": target})
 
 
+def randomize(module) -> None:
+    """Biases start at zero, so that much is zero of itself."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_()
+
+
 def training_batch(config, loaders) -> Interaction:
     return next(iter(loaders[0]))
 
@@ -51,17 +58,9 @@ def test_padding_batch_size_and_row_order_change_no_score(build, name, fusion_sc
 @BOTH_SCOPES
 def test_no_target_reaches_its_own_input(build, name, fusion_scope):
     """Every training input must be the same whatever the target is; at every position if the scope is causal."""
-    config, model, _ = build(name, fusion_scope=fusion_scope, **ROWS)
+    _, model, _ = build(name, fusion_scope=fusion_scope, **ROWS, **QUIET)
     model.double().eval()
     seen = []
-    if name == "PRISM_BERT4Rec":  # the masked item is the target: two sequences that differ in it alone
-        sequences = rows([8, 8])["item_id_list"]
-        sequences[1] = sequences[0]
-        sequences[:, 4] = model.mask_token
-        hidden = model(sequences)
-        torch.testing.assert_close(hidden[0], hidden[1])
-        assert (sequences[:, 4] == model.n_items).all()
-        return
     enrich = model._enrich_rows
 
     def record(embedding, inputs, embedded):
@@ -69,6 +68,20 @@ def test_no_target_reaches_its_own_input(build, name, fusion_scope):
         return seen[-1]
 
     model._enrich_rows = record
+    if name == "PRISM_BERT4Rec":  # the masked item is the target: two rows that differ in it alone
+        histories = rows([8, 8])["item_id_list"]
+        histories[1] = histories[0]
+        histories[1, 4] = histories[0, 4] % 20 + 1
+        masked, index = histories.clone(), torch.tensor([[4], [4]])
+        masked[:, 4] = model.mask_token
+        at = {"MASK_INDEX": index, "Pos_item_id": histories.gather(1, index), "Neg_item_id": index}
+        lists = {"item_id_list": histories, "Mask_item_id_list": masked, "item_id": histories[:, 4]}
+        model.train().calculate_loss(Interaction({**at, **lists, "item_length": torch.tensor([8, 8])}))
+        model(histories)
+        training, unmasked = seen
+        torch.testing.assert_close(training[0], training[1])
+        assert not torch.equal(unmasked[0, 4], unmasked[1, 4])
+        return
     interaction = rows([9])
     sequence = interaction["item_id_list"]
     for position in range(1, 9):
@@ -124,6 +137,14 @@ def test_losses_have_their_names(build, name):
     assert len(losses) == 5 and all(torch.isfinite(loss) for loss in losses)
 
 
+def test_expert_losses_are_means_over_the_passes_that_had_them(build):
+    _, model, _ = build("PRISM_SASRec")
+    first, second = {"synergy": 1.0}, {"synergy": 3.0, "redundancy": 5.0}
+    model.expert_losses = [{name: torch.tensor(loss) for name, loss in losses.items()} for losses in (first, second)]
+    values = model.with_expert_losses(torch.tensor(7.0))
+    assert dict(zip(model.loss_names, values, strict=True)) == {"recommendation": 7, "synergy": 2, "redundancy": 5}
+
+
 @EACH_MODEL
 @BOTH_SCOPES
 def test_three_modalities_from_files_and_fields(build, name, fusion_scope):
@@ -156,9 +177,25 @@ def test_no_available_modality_means_the_plain_backbone(build, name, fusion_scop
     _, plain, _ = build(name.removeprefix("PRISM_"), train_neg_sample_args=None)
     model.double().eval(), plain.double().eval()
     model.modalities.covered_image.zero_(), model.modalities.covered_text.zero_()
+    randomize(model.fusion)
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if k in plain.state_dict()})
     interaction = rows([1, 4, 10])
     torch.testing.assert_close(model.full_sort_predict(interaction), plain.full_sort_predict(interaction))
+    assert model.expert_weights is not None and not model.expert_weights.any()
+
+
+@BOTH_SCOPES
+def test_a_mask_token_is_in_no_pool(build, fusion_scope):
+    _, model, _ = build("PRISM_BERT4Rec", fusion_scope=fusion_scope, **ROWS)
+    model.double().eval()
+    pools = []
+    model.fusion.register_forward_pre_hook(lambda module, inputs: pools.append(inputs[1]))
+    sequences = rows([8])["item_id_list"]
+    sequences[:, 4] = model.mask_token
+    model(sequences)
+    real = sequences[0][(sequences[0] > 0) & (sequences[0] != model.mask_token)]
+    assert len(real) == 7
+    torch.testing.assert_close(pools[0][-1], model.item_embedding.weight[real].mean(0))
 
 
 @EACH_MODEL

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from recbole_prism.fused import Context
 from recbole_prism.fusion import build_fusion
-from recbole_prism.mrdib import ESTIMATORS, Bottleneck, candidate_cross_entropy, draw_candidates
+from recbole_prism.mrdib import ESTIMATORS, Bottleneck, _log_normal, candidate_cross_entropy, draw_candidates
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 D = 4
@@ -85,17 +85,17 @@ def test_codes_are_deterministic_at_inference_and_noisy_while_training():
     torch.testing.assert_close(first.vector, fusion.joint(fusion.bottleneck(pooled)[0].flatten(1)))
 
 
-def test_losses_are_taken_on_the_selected_histories_only(monkeypatch):
-    fusion = make()
-    pooled, ids, context = histories()
-    monkeypatch.setattr(torch, "randn_like", lambda x: torch.ones_like(x))
-    monkeypatch.setattr(torch, "randperm", lambda n, device=None: torch.arange(n).roll(1))
-    select = torch.tensor([1, 4, 5])
-    chosen = fusion(pooled, ids, select, context._replace(targets=context.targets[select]))
-    alone = Context(context.available[select], context.targets[select], context.table)
-    for name, loss in fusion(pooled[select], ids[select], None, alone).losses.items():
-        torch.testing.assert_close(chosen.losses[name], loss)
-    assert len(chosen.vector) == 6
+def test_a_bottleneck_starts_as_a_code_that_nearly_passes_its_input_on():
+    torch.manual_seed(0)
+    pooled = torch.randn(500, 2, 64)
+    mean, log_variance = Bottleneck(2, 64)(pooled)
+    assert log_variance.mean().item() == pytest.approx(-4, abs=0.1)
+    assert torch.corrcoef(torch.stack([mean.flatten(), pooled.flatten()]))[0, 1] > 0.8
+
+
+def test_the_density_of_a_wild_estimate_is_finite():
+    parameters = torch.tensor([[0.0, 0.0, -200.0, 200.0]])
+    assert torch.isfinite(_log_normal(torch.ones(1, 2), parameters)).all()
 
 
 def test_a_missing_modality_has_no_code_and_no_loss():

@@ -65,6 +65,22 @@ def test_regressions_learn_from_their_own_loss_only():
     assert all(g.any() for g in by_fit[: len(regressions)]) and all(g is None for g in by_fit[len(regressions) :])
 
 
+def test_regressions_train_neither_pools_nor_kinds():
+    experts = ResidualExperts(["image", "text"], D, expert_hidden_size=8, dropout=0.0)
+    pooled, kind = torch.randn(9, 2, D, requires_grad=True), torch.rand(9, 4, requires_grad=True)
+    _, missed = experts(pooled, *experts.tell(pooled), kind)
+    assert torch.autograd.grad(missed, [pooled, kind], allow_unused=True) == (None, None)
+
+
+def test_redundancy_passes_its_gradient_to_what_modalities_tell():
+    experts = ResidualExperts(["image", "text"], D, expert_hidden_size=8, dropout=0.0)
+    pooled, kind = torch.randn(9, 2, D), torch.softmax(torch.randn(9, 4), 1)
+    single, joint = experts.tell(pooled)
+    outputs, _ = experts(pooled, single, joint, kind)
+    (gradient,) = torch.autograd.grad(outputs[:, experts.names.index("redundancy")].sum(), [single])
+    assert (gradient == 1).all()
+
+
 def test_one_modality_has_no_redundancy_to_learn_from():
     experts = ResidualExperts(["text"], D, expert_hidden_size=8, dropout=0.0)
     pooled, kind = torch.randn(9, 1, D), torch.softmax(torch.randn(9, 3), 1)
@@ -162,13 +178,12 @@ def test_heads_measure_bits_among_histories_of_a_kind(by_group):
         assert means[1][0] > 0.1 and means[1][2] < 0.5
 
 
-def test_the_information_loss_trains_its_heads_and_the_kind_alone(build):
+@pytest.mark.parametrize("loss", ["information_fit", "routing"])
+def test_the_information_loss_alone_trains_its_heads_and_the_kind_and_nothing_else(build, loss):
     _, model, loaders = build("PRISM_SASRec", fusion="prism+residual")
     values = model.train().calculate_loss(next(iter(loaders[0])))
-    losses = dict(zip(model.loss_names, values, strict=True))
     model.zero_grad()
-    losses["information_fit"].backward()
-    trained = {
-        name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()
-    }
-    assert trained and all(name.startswith(("fusion.information.", "fusion.kind.")) for name in trained)
+    dict(zip(model.loss_names, values, strict=True))[loss].backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    own = {name for name in trained if name.startswith(("fusion.information.", "fusion.kind."))}
+    assert trained and own == (trained if loss == "information_fit" else set())

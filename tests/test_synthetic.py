@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import logging
@@ -40,6 +41,13 @@ def test_a_class_does_not_tell_which_of_its_items_comes_next():
     made, _ = synthesize(("synergy",), SMALL, seed=0)
     counts = np.bincount(made.rows["target"][made.rows["part"] == 0])
     assert set(counts[counts > 0]) == {320 // 20}
+
+
+@pytest.mark.parametrize("history", [2, 3])
+def test_an_item_appears_in_about_as_many_histories_as_asked_for(history):
+    made, _ = synthesize(MIXTURE, dataclasses.replace(SMALL, history=history), seed=0)
+    items = made.rows["history"][made.rows["part"] == 0][:, 1:]
+    assert np.unique(items, return_counts=True)[1].mean() == pytest.approx(SMALL.repeats, abs=0.5)
 
 
 def test_histories_share_no_item_across_parts_nor_with_next_items():

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from recbole_prism.distributed import failures, meeting, processes
 from recbole_prism.errors import PRISMError
 from tests.dataset_made import write_dataset
 from tests.distributed.together import run_together
@@ -98,3 +101,43 @@ def short_of_patience(settings: dict, change) -> None:
 
     failures.SILENCE = 6.0
     whole_run(settings, change)
+
+
+def test_the_first_process_leaves_last(monkeypatch):
+    """The store ends with it."""
+    told = []
+
+    class Store:
+        def set(self, key, value):
+            told.append(key)
+
+        def wait(self, keys, patience):
+            told.append(keys)
+
+    group = processes.Group(SimpleNamespace(rank=0, world_size=3), Store(), SimpleNamespace(stop=lambda: None))
+    monkeypatch.setattr(processes, "GROUP", group)
+    meeting.leave()
+    assert told == ["done0", ["done0", "done1", "done2"]]
+
+
+def test_what_was_told_first_stays():
+    store = torch.distributed.HashStore()
+    assert [failures.publish(store, text) for text in ("first", "second")] == ["first", "first"]
+    assert failures.first_failure(store) == "first"
+
+
+def test_a_process_that_is_done_may_be_silent():
+    class Store(dict):
+        def clone(self):
+            return self
+
+        def check(self, keys):
+            return all(key in self for key in keys)
+
+    store = Store()
+    watch = failures.Watch(SimpleNamespace(world_size=2, rank=0), store)
+    silent = []
+    for done in ("done0", "done1", None):
+        silent.append(watch.silent(-1))
+        store[done] = b""
+    assert silent == [0, 1, None]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from recbole_prism.distributed import sharding, trainers
 from recbole_prism.features import write_features
 from tests.dataset_made import make_cold
-from tests.distributed.together import run_together, train
+from tests.distributed.together import prepare, run_together, train
 
 CASES = {
     "packed": ("PRISM_SASRec", {"lambda_redundancy": 0.3}),
@@ -70,3 +72,30 @@ def test_two_processes_train_what_one_does(case, settings, data_path, tmp_path, 
         torch.testing.assert_close(two[0]["parameters"][name], parameter, rtol=1e-8, atol=1e-10)
     files = {os.path.basename(run["file"]) for run in (one, *two)}  # theirs and ours, alike within a second
     assert {file for file in os.listdir(tmp_path / "saved") if file.endswith(".pth")} == files
+
+
+def seed_of(settings):
+    prepare(settings, "PRISM_SASRec")
+    return torch.initial_seed()
+
+
+def test_processes_do_not_drop_the_same(settings, tmp_path):
+    first, second = run_together(seed_of, settings, tmp_path)
+    assert second == first + 1
+
+
+def test_negatives_of_an_epoch_are_alike_and_those_of_the_next_are_others():
+    drawn = []
+    for epoch in (0, 0, 1):
+        trainer = SimpleNamespace(_negative_sampler=SimpleNamespace(), device="cpu", config={"seed": 7})
+        trainers.draw_alike(trainer, epoch)
+        drawn.append(torch.rand(3, generator=trainer._negative_sampler.generator).tolist())
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_expert_losses_are_weighed_by_rows_and_the_backbones_by_masked_positions(monkeypatch):
+    monkeypatch.setattr(sharding, "share_of_count", lambda count: 2.0 * count)
+    model = SimpleNamespace(MASK_INDEX="MASK_INDEX", loss_names=("recommendation", "recommendation2", "synergy"))
+    weighted = sharding.WeightedLoss(model, lambda rows: (1.0, 1.0, 1.0), SimpleNamespace(weights=[0.5, 0.25]))
+    rows = {"MASK_INDEX": torch.tensor([[0, 2], [1, 3]])}
+    assert weighted(rows) == (6.0, 6.0, 0.5) and weighted(rows)[2] == 0.25

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,6 +46,11 @@ def test_times_may_be_in_any_unit_down_to_nanoseconds(make, tmp_path, unit):
 def test_the_ends_of_a_64_bit_number_are_no_times(make, tmp_path, value):
     made = make("table", **table(tmp_path, [f"u,a,1,{value}", "u,b,1,5"]))
     assert made.history("u") == ["b"]
+
+
+def test_times_beyond_whole_numbers_are_missing():
+    found, _ = rules.collect([(["u", "v", "w"], ["i", "i", "i"], [1.0] * 3, [1e19, -1e300, 5.0])])
+    assert np.isnan(found.times).tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize(

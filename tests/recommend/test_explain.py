@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import recbole_prism.explain as explain_verb
 from recbole_prism import PRISMError
@@ -126,6 +127,18 @@ def test_a_survey_agrees_with_single_explanations(recommender):
     assert all(a["lengths"][1] < b["lengths"][0] for a, b in zip(groups, groups[1:], strict=False))
 
 
+def test_lengths_are_those_of_the_histories_asked_for(trained):
+    recommender = Recommender.load(trained("PRISM_SASRec"))
+    histories = recommender.loaded.users()
+    found = population.survey(recommender, n_users=1000, history="test")
+    expected = [len(histories.history(histories.id_of[user], "test")) for user in found.users]
+    assert found.lengths.tolist() == expected
+
+
+def test_padding_has_no_rank():
+    assert deletion.ranks(torch.tensor([[9.0, 1.0, 2.0]]), np.array([1])).tolist() == [2]
+
+
 def test_some_users_are_surveyed_by_themselves(recommender):
     from recbole_prism.pid import model_columns
 
@@ -183,6 +196,16 @@ def test_the_command_says_what_weights_are_not(trained, capsys, tmp_path):
     assert "faithfulness" in out and "by construction" in out and "They are not measured information" in out
     report = json.loads((tmp_path / "a.json").read_text())
     assert {"caution", "weights", "by_history_length", "faithfulness", "stability"} <= report.keys()
+
+
+def test_other_models_are_surveyed_on_the_same_histories(trained, monkeypatch):
+    asked, survey = [], population.survey
+    monkeypatch.setattr(population, "survey", lambda *args, **how: asked.append(how) or survey(*args, **how))
+    checkpoint = str(trained("PRISM_SASRec"))
+    assert (
+        main(["explain", checkpoint, "--all-users", "--history", "test", "--n-users", "9", "--others", checkpoint]) == 0
+    )
+    assert asked == [{"n_users": 9, "history": "test"}] * 2
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from recbole_prism.errors import MANY
 from recbole_prism.modalities import Modalities
 from recbole_prism.recommend import Recommender
 from recbole_prism.recommend.bundle import export_bundle
-from recbole_prism.recommend.catalogue import Catalogue
+from recbole_prism.recommend.catalogue import Catalogue, Histories
 from recbole_prism.recommend.deletion import explain
 
 
@@ -89,6 +89,15 @@ def test_as_many_items_as_there_are_among_few(trained):
     assert len(recommender.for_user("u1", exclude=None, seen="keep")) == 10
     with pytest.raises(PRISMError, match="k: 4 items asked for, and there are 3"):
         recommender.for_user("u1", 4, only=["i2", "i3", "i4"])
+    with pytest.raises(PRISMError, match="k: 20 items asked for, and there are 19"):
+        recommender.for_user("u1", 20, exclude=["i1"])
+
+
+def test_a_user_whom_a_part_does_not_ask_has_no_history_of_it():
+    asked = np.array([-1, -1, 2])
+    histories = Histories(["[PAD]", "u", "v"], np.array([0, 0, 3, 6]), np.arange(1, 7), asked, asked)
+    assert not histories.has(1, "test") and not len(histories.history(1, "valid"))
+    assert histories.history(2, "test").tolist() == [4, 5]
 
 
 @pytest.mark.parametrize("k", [0, 2.0, "2", True])

@@ -80,6 +80,17 @@ def test_drawn_items_are_the_same_in_every_evaluation(settings, model):
     assert first == second and 0 < first["ndcg@10"] < 1
 
 
+def test_of_several_test_items_each_has_its_own_history(recorded, data_path):
+    ratio = {"split": {"RS": [0.6, 0.2, 0.2]}, "group_by": "user", "order": "TO", "mode": "full"}
+    columns, _ = recorded("SASRec", train_neg_sample_args=None, eval_args=ratio)
+    n_tested = []
+    for user, items in sequences(data_path).items():
+        lengths = sorted(columns[HISTORY][columns["users"] == user].tolist())
+        assert lengths == list(range(len(items) - len(lengths), len(items)))
+        n_tested.append(len(lengths))
+    assert max(n_tested) > 1
+
+
 def test_recbole_is_as_before_afterwards(recorded):
     import recbole.quick_start.quick_start as quick_start
     from recbole.evaluator import Evaluator

@@ -107,3 +107,18 @@ def test_masking_the_history_takes_all_earlier_items_off_the_ranking(build):
 def test_recbole_still_refuses_to_mask_the_history_of_its_own_models(build):
     with pytest.raises(ValueError, match="repeatable"):
         build("SASRec", repeatable=False, train_neg_sample_args=None)
+
+
+def test_drawing_candidates_leaves_the_numbers_of_training_alone(build):
+    protocol = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "uni3"}
+    settings = {"eval_args": protocol, "topk": [1], "metrics": ["Recall"], "valid_metric": "Recall@1"}
+    config, model, loaders = build("PRISM_SASRec", **settings)
+    trainer = get_trainer(config["MODEL_TYPE"], "PRISM_SASRec")(config, model)
+    results = set()
+    for seed in range(6):
+        np.random.seed(seed)
+        expected = np.random.random(3)
+        np.random.seed(seed)
+        results.add(tuple(trainer.evaluate(loaders[1], load_best_model=False).items()))
+        assert (np.random.random(3) == expected).all()
+    assert len(results) == 1

@@ -18,6 +18,7 @@ def masked_rows(build, **overrides):
     """PRISM_BERT4Rec in float64 and rows masked by RecBole's own transform."""
     config, model, loaders = build("PRISM_BERT4Rec", **{**NO_DROPOUT, "ft_ratio": 0, "mask_ratio": 0.4, **overrides})
     model = model.double().train()
+    model.beyond_recbole = ()  # as with our trainer
     for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.2)
     dataset = loaders[0]._dataset
@@ -44,10 +45,22 @@ def test_negatives_are_drawn_where_nothing_is_masked_too(build):
     drawn, sampler = [], model._sampler
     model.sample_negatives(sampler, 8)
     draw, sampler.draw = sampler.draw, lambda *args: drawn.append(args) or draw(*args)
-    model.calculate_loss(rows)
+    some = model.calculate_loss(rows)
     rows["MASK_INDEX"] = torch.zeros_like(rows["MASK_INDEX"])
-    model.calculate_loss(rows)
+    none = model.calculate_loss(rows)
     assert len(drawn) == 2
+    assert all(torch.isfinite(loss) for loss in (*some, *none)) and some[0] > 0
+
+
+@pytest.mark.parametrize("overrides", [{}, {"loss_type": "BPR"}, {"loss_type": "sampled", "num_negatives": 8}], ids=str)
+def test_where_nothing_is_masked_the_loss_is_zero(build, overrides):
+    """RecBole's is 0 / 0."""
+    _, model, rows, _ = masked_rows(build, **overrides)
+    rows["MASK_INDEX"] = torch.zeros_like(rows["MASK_INDEX"])
+    loss = model.calculate_loss(rows)[0]
+    assert loss == 0
+    loss.backward()
+    assert not any(p.grad.any() for p in model.parameters() if p.grad is not None)
 
 
 def test_scores_are_those_of_recbole(build):

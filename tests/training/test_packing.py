@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from recbole.utils import get_trainer
 
 from recbole_prism.mixin import prefix_sum
 from recbole_prism.training.batches import PackedBatches
@@ -50,6 +51,19 @@ def test_rows_are_recboles():
 def test_stride_one_gives_the_rows_of_recbole_beyond_the_first_window():
     windows = cut_windows(np.array([0]), np.array([7]), 4, 1)
     assert [w.tolist() for w in windows] == [[0, 1, 2, 3], [4, 4, 4, 4], [0, 3, 3, 3]]
+
+
+def test_a_sequence_that_fits_is_one_window_whatever_the_offset():
+    windows = cut_windows(np.array([0, 10]), np.array([4, 5]), 4, 4, 2)
+    assert [w.tolist() for w in windows] == [[0, 10, 11], [4, 2, 4], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("offset", [True, False])
+def test_windows_of_long_histories_are_cut_elsewhere_each_epoch_if_asked(build, offset):
+    config, model, loaders = build("PRISM_SASRec", MAX_ITEM_LIST_LENGTH=4, shuffle=False, window_offset=offset)
+    trainer = get_trainer(config["MODEL_TYPE"], "PRISM_SASRec")(config, model)
+    cuts = {tuple(trainer._packed_batches(loaders[0], epoch).windows.start.tolist()) for epoch in range(12)}
+    assert (len(cuts) > 1) == offset
 
 
 def make_sequences(counts, trained_share: float, seed: int) -> Sequences:

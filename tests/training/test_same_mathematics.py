@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from recbole_prism.training.dataset import PLACE
+from recbole_prism.training.encoders import PACKED
 from recbole_prism.training.objective import packed_loss
 from recbole_prism.training.packing import Windows, pack
+from tests.test_models import rows
 from tests.training.conftest import all_in_one_batch, assert_same_loss_and_gradients, encoder_of
+from tests.training.test_field_backbones import FIELDS
 
 MODELS = ["SASRec", "GRU4Rec", "PRISM_SASRec", "PRISM_GRU4Rec"]
 
@@ -81,3 +87,20 @@ def test_a_window_trains_the_prefixes_it_holds(exact_model, name):
     encode = encoder_of(name)
     assert sorted(whole.targets.tolist()) == sorted(apart.targets.tolist())
     assert_same_loss_and_gradients(model, packed_loss(model, whole, encode), packed_loss(model, apart, encode))
+
+
+@pytest.mark.parametrize("name", sorted(PACKED))
+def test_a_packed_pass_drops_where_recboles_does(build, name):
+    _, model, _ = build(name, **FIELDS)
+    calls = Counter()
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Dropout):
+            module.register_forward_hook(lambda *_, path=path: calls.update([path]))
+    model.train()
+    interaction = rows([5, 5, 5])
+    model(interaction["item_id_list"], interaction["item_length"])
+    of_recbole = Counter(calls)
+    calls.clear()
+    items, lengths = interaction["item_id_list"].flatten().numpy(), np.full(3, 5)
+    PACKED[name](model, pack(items, Windows(np.arange(3) * len(items) // 3, lengths, lengths - 1)))
+    assert calls == of_recbole and of_recbole

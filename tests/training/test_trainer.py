@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from recbole.model.sequential_recommender import SASRec
@@ -84,6 +86,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(build, name, mode):
     assert resumed.train_loss_dict == {epoch: whole.train_loss_dict[epoch] for epoch in (2, 3)}
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("mode", ["packed", "rows"])
+def test_a_resumed_run_draws_the_negatives_of_an_uninterrupted_one(build, mode):
+    settings = {"training_mode": mode, "loss_type": "BPR", "train_neg_sample_args": {"sample_num": 2}}
+    settings |= {"stopping_step": 100, "valid_metric": "Recall@20", "topk": [20]}
+    whole = fit(build, "PRISM_SASRec", epochs=3, **settings)
+    half = fit(build, "PRISM_SASRec", epochs=2, **settings)
+    np.random.seed(99)  # as in another process
+    resumed = fit(build, "PRISM_SASRec", resume=half.saved_model_file, epochs=3, **settings)
+    assert resumed.train_loss_dict == {2: whole.train_loss_dict[2]}
 
 
 def test_what_is_finished_can_be_resumed_any_number_of_times(build):
@@ -210,3 +223,30 @@ def test_resume_is_a_key_like_any_other(build, settings, monkeypatch):
     assert epochs == [2, 3]
     with pytest.raises(PRISMError, match="nowhere.pth: no such checkpoint"):
         run_recbole(model="PRISM_SASRec", dataset="tiny", config_dict={**settings, "resume": "nowhere.pth"})
+
+
+@pytest.mark.parametrize("learner", ["adam", "adamw"])
+def test_the_fused_optimizer_has_the_options_of_recboles(build, learner):
+    config, model, _ = build("PRISM_SASRec", learner=learner, weight_decay=0.02, learning_rate=0.003)
+    optimizer = get_trainer(config["MODEL_TYPE"], "PRISM_SASRec")(config, model).optimizer
+    (group,) = optimizer.param_groups
+    assert type(optimizer).__name__.lower() == learner
+    assert (group["fused"], group["weight_decay"], group["lr"]) == (True, 0.02, 0.003)
+
+
+def test_each_process_goes_on_with_its_own_generators(monkeypatch):
+    class Recbole:
+        def resume_checkpoint(self, resume_file):
+            pass
+
+    class Trainer(packed.ResumableMixin, Recbole):
+        def __init__(self, states):
+            self.config, self.model = None, SimpleNamespace(random_states=states)
+
+    monkeypatch.setattr(packed, "share_of", lambda config: (1, 2))
+    trainer = Trainer({"of_each_process": [{"torch": "first", "valid_result": 1}, {"torch": "second"}]})
+    trainer.resume_checkpoint("x")
+    assert trainer._resumed == {"torch": "second"} and trainer.best_valid_result == 1
+    of_one_process = Trainer({"torch": "alone"})
+    of_one_process.resume_checkpoint("x")
+    assert of_one_process._resumed is None
