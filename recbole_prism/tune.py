@@ -64,10 +64,8 @@ def main(arguments: argparse.Namespace) -> int:
     check_model(arguments.model)
     settings = trial_settings(arguments, settings)
     fusion = fusion_in(arguments, settings)
-    ours = arguments.space is None
-    arguments.space = arguments.space or default_space(arguments.model, fusion)
-    space = read_space(find_space(arguments.space))
-    if ours:
+    space = read_space(find_space(arguments.space or default_space(arguments.model, fusion)))
+    if arguments.space is None:
         space = effective(space, arguments.model, fusion)
     check_keys(arguments.model, settings, space, fusion)
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failed trial is told in a line of ours
@@ -253,7 +251,8 @@ def _start_workers(arguments, folder: Path) -> list[subprocess.Popen]:
 def _same_arguments(arguments) -> list[str]:
     words = []
     for name in ("model", "dataset", "space", "trials", "sampler", "pruner", "startup", "warmup", "seed"):
-        words += [f"--{name}", str(getattr(arguments, name))]
+        if getattr(arguments, name) is not None:  # a space that nobody named is found, and cut, by each process
+            words += [f"--{name}", str(getattr(arguments, name))]
     for option, values in (("--config-files", arguments.config_files), ("--set", arguments.set)):
         words += [option, *values] if values else []
     return words

@@ -15,6 +15,15 @@ def test_other_processes_are_told_all_that_this_one_was():
     words = "--model A --dataset b --space s --trials 7 --sampler random --pruner none --startup 3 --warmup 4 --seed 9"
     ours = parser.parse_args([*words.split(), "--config-files", "x.yaml", "--set", "epochs=5"])
     assert vars(parser.parse_args(tune._same_arguments(ours))) == vars(ours)
+    unnamed = parser.parse_args(["--model", "PRISM_HGN", "--dataset", "b"])
+    assert parser.parse_args(tune._same_arguments(unnamed)).space is None
+
+
+def test_processes_share_a_study_in_the_default_space(arguments, study):
+    """Of which a model that ranks by a table of its own leaves a part out."""
+    words = [word for word in arguments("--jobs=2", trials=2, model="PRISM_HGN") if not word.startswith("--space")]
+    assert main(words) == 0
+    assert all("score_items" not in trial.params for trial in study().trials) and len(study().trials) >= 2
 
 
 def test_what_took_anothers_score_is_not_confirmed(arguments, study, monkeypatch):
