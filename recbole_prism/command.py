@@ -35,12 +35,18 @@ def guarded(work: Callable[[], int], *, debug: bool, silent: bool = False) -> in
 
 
 def _one_line(error: Exception) -> str:
-    text = str(error).strip()
+    text = str(error).strip() or _where(error)
     if type(error).__name__ == "ProcessRaisedException":  # a spawned process: its traceback ends with the error
         text = re.sub(r"^[\w.]*PRISMError: ", "", text.splitlines()[-1])
     elif not isinstance(error, PRISMError):
         text = f"{type(error).__name__}: {text} (--debug shows where)"
     return " ".join(text.split())
+
+
+def _where(error: Exception) -> str:
+    """The line that raised an error without words, such as the assertions of RecBole's CPR models."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
 
 
 def model_and_dataset(arguments: argparse.Namespace, settings: Mapping) -> tuple[str, str]:

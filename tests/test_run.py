@@ -186,3 +186,14 @@ def test_unknown_verb_suggests(capsys):
         verbs(["docter"])
     assert stop.value.code == 2
     assert "did you mean 'doctor'" in capsys.readouterr().err
+
+
+def test_an_error_without_words_says_where_it_was_raised(capsys):
+    from recbole_prism.command import guarded
+
+    def fail() -> int:
+        raise AssertionError
+
+    assert guarded(fail, debug=False) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: AssertionError: test_run.py, line ") and "raise AssertionError" in line
