@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from recbole_prism import PRISMError
 from recbole_prism.__main__ import main
 from recbole_prism.config import known_keys
-from recbole_prism.tune import default_space, effective
 from recbole_prism.tune_best import best_trial
+from recbole_prism.tune_keys import default_space, effective
 from recbole_prism.tune_space import find_space, read_space
 
 SPACE = """\

@@ -192,7 +192,7 @@ def control_settings(name: str, given: Mapping = MappingProxyType({})) -> dict:
 
 def _effective(control: str, preset: dict, fusion: str | None) -> dict:
     """What of a preset the fusion reads (None: it is not known yet)."""
-    from recbole_prism.fusion import without_effect
+    from recbole_prism.fusion_keys import without_effect
 
     unread = without_effect(fusion, preset) if fusion else []
     if unread and len(unread) == len(preset):
