@@ -120,6 +120,7 @@ CHECKS: dict[str, Check] = {
     ),
     "torch_compile": (lambda value: isinstance(value, (bool, str)), "True, False or the name of a backend of torch"),
     "report": BOOL,
+    "figures": BOOL,
     "resume": (lambda value: value is None or isinstance(value, str), "the path of a checkpoint"),
 }
 

@@ -120,8 +120,8 @@ def check_read(models: list[str], settings: dict, given: Iterable[str]) -> list[
     for key in given:
         if key in KEYS and plain and not settings.get("training_mode"):
             raise PRISMError(f"{key}: would have no effect on {', '.join(models)}; set training_mode: packed too")
-    ours = read_yaml(model_yamls("PRISM")[0]).keys() - {"report", "resume", "training_mode", *(KEYS if plain else ())}
-    return [key for key in given if key in ours]
+    ours = read_yaml(model_yamls("PRISM")[0]).keys() - {"report", "figures", "resume", "training_mode"}
+    return [key for key in given if key in ours and not (plain and key in KEYS)]
 
 
 def _settings(files: list[Path], rest: list[str]) -> dict:
@@ -158,18 +158,13 @@ def run(model: str, dataset: str, config_files: list[str], config_dict: dict) ->
 
     from recbole_prism import distributed
     from recbole_prism.report.record import watched
-    from recbole_prism.report.run_page import write_report
 
     place = distributed.processes.from_environment()
     if place is not None:
         return distributed.take_part(place, model, dataset, config_files, config_dict)
     with recorded_trainers() as trainers, mendable_errors(dataset), watched() as record:
         result = quick_start.run(model, dataset, config_files, config_dict)
-    trainer = trainers[-1]
-    result["summary"] = summarize(trainer)
-    if trainer.config["report"] is not False:
-        result["summary"]["report"] = write_report(record, trainer, model, dataset, result)
-    return result
+    return with_summary(result, trainers[-1], record, model, dataset)
 
 
 @contextmanager
@@ -216,6 +211,15 @@ def recorded_trainers() -> Iterator[list]:
         quick_start.get_trainer = get_trainer
 
 
+def with_summary(result: dict, trainer, record, model: str, dataset: str) -> dict:
+    """RecBole's result with ``summary`` added, which tells of the page and the figures that are written here."""
+    from recbole_prism.report.run_page import write_report
+
+    result = {**result, "summary": summarize(trainer)}
+    result["summary"] |= write_report(record, trainer, model, dataset, result)
+    return result
+
+
 def summarize(trainer) -> dict:
     """Seconds per epoch, mean weight of each expert over test users, and where checkpoint and log are."""
     seconds = getattr(trainer, "epoch_seconds", [])
@@ -242,8 +246,7 @@ def summary_text(model: str, dataset: str, result: dict) -> str:
         lines.append(f"  {'epochs':<16}{summary['epochs']}, {summary['seconds_per_epoch']:.2f} s each")
     lines.append(f"  {'checkpoint':<16}{summary['checkpoint']}")
     lines.append(f"  {'log':<16}{summary['log']}")
-    if summary.get("report"):
-        lines.append(f"  {'report':<16}{summary['report']}")
+    lines += [f"  {written:<16}{summary[written]}" for written in ("report", "figures") if written in summary]
     return "\n".join(lines)
 
 

@@ -45,7 +45,7 @@ def main(folder: Path) -> int:
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     versions |= {"recbole-prism": __version__, "python": platform.python_version(), "threads": torch.get_num_threads()}
     write_atomically(folder / "versions.json", json.dumps(versions, indent=1).encode())
-    settings = job["settings"] | {"report": False}
+    settings = job["settings"] | {"report": False, "figures": False}
     if job["features"]:
         from recbole_prism.compare.controls import write_control_features
 

@@ -33,13 +33,16 @@ def run_recboles(local_rank: int, *args) -> None:
 
     register()
     from recbole_prism.distributed import failures, meeting
-    from recbole_prism.run import mendable_errors, recorded_trainers, summarize
+    from recbole_prism.report.record import watched
+    from recbole_prism.run import mendable_errors, recorded_trainers, with_summary
 
     try:
-        with recorded_trainers() as trainers, _same_data(), mendable_errors(args[1]):
+        model, dataset = args[:2]
+        with recorded_trainers() as trainers, _same_data(), mendable_errors(dataset), watched() as record:
             queue = args[-1].get("queue")
             if queue is not None:
-                args[-1]["queue"] = _Queue(queue, lambda: summarize(trainers[-1]))
+                watching = record, model, dataset
+                args[-1]["queue"] = _Queue(queue, lambda result: with_summary(result, trainers[-1], *watching))
             _recbole_run_recboles(local_rank, *args)
     except BaseException as error:
         raise failures.explain(error) from error
@@ -64,14 +67,14 @@ class _Results(list):
 
 
 class _Queue:
-    """RecBole's queue of results, which the first process of all puts one into, with the summary of the run."""
+    """RecBole's queue of results, which the first process of all puts one into, with summary, page and figures."""
 
-    def __init__(self, queue, summary) -> None:
-        self.queue, self.summary = queue, summary
+    def __init__(self, queue, complete) -> None:
+        self.queue, self.complete = queue, complete
 
     def put(self, result: dict) -> None:
         if processes.is_first():
-            self.queue.put(result | {"summary": self.summary()})
+            self.queue.put(self.complete(result))
 
 
 @contextlib.contextmanager

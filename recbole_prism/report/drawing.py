@@ -18,10 +18,10 @@ DODGE = 0.055
 STYLE = {"font.size": 9, "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False}
 
 
-def require_matplotlib() -> None:
+def require_matplotlib(who: str = "--figures") -> None:
     """Raise PRISMError if it is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise PRISMError("--figures needs matplotlib: pip install matplotlib")
+        raise PRISMError(f"{who} needs matplotlib: pip install matplotlib")
 
 
 def write_figures(panels: Sequence[Panel], folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""The page of one training run: report beside its checkpoint."""
+"""The page and the figures of one training run, beside its checkpoint."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from recbole_prism.features import write_atomically
 from recbole_prism.recommend.bundle import PRIVATE
+from recbole_prism.report.drawing import write_figures
 from recbole_prism.report.figures import Figure, Panel, Series, panel
 from recbole_prism.report.page import Section, render_page
 from recbole_prism.report.panels import curve_series, loss_panel, slice_panels, weight_panels
@@ -19,27 +20,52 @@ from recbole_prism.report.results import by_user
 from recbole_prism.report.slices import Group, make_groups, make_slices, mean_interval
 
 
-def write_report(record: Record, trainer, model: str, dataset: str, result: dict) -> Path | None:
-    """Write the page beside the checkpoint and return its path.
+def write_report(record: Record, trainer, model: str, dataset: str, result: dict) -> dict[str, Path]:
+    """Write beside the checkpoint what the keys ``report`` and ``figures`` ask for; where each is, by these keys.
 
     A run that has trained for hours does not fail for want of a page: what goes wrong here is said in one line.
     """
+    written: dict[str, Path] = {}
+    page, figures = trainer.config["report"] is not False, bool(trainer.config["figures"])
+    if not (page or figures):
+        return written
     if not result["test_result"]:
         print("no report: the split has no test part", file=sys.stderr)
-        return None
+        return written
     path = Path(trainer.saved_model_file).with_suffix(".html")
     try:
         columns, curves = record.columns(trainer), training_curves(trainer)
-        values = {key: value for key, value in trainer.config.final_config_dict.items() if key not in PRIVATE}
-        if hasattr(trainer.model, "modalities"):
-            values["modalities"] = trainer.model.modalities.names  # without the files they came from
-        settings = "\n".join(f"{key}: {value}" for key, value in sorted(values.items()))
-        page = run_page(model, dataset, result, columns, curves, settings=settings)
-        write_atomically(path, page.encode())
+        if page:
+            text = run_page(model, dataset, result, columns, curves, settings=_settings(trainer))
+            write_atomically(path, text.encode())
+            written["report"] = path
+        if figures:
+            folder = path.with_name(f"{path.stem}-figures")
+            users = _by_user(columns)
+            write_figures(run_panels(model, result, users, curves, _groups(columns, users)), folder)
+            written["figures"] = folder
     except Exception as error:
         print(f"no report: {' '.join(f'{type(error).__name__}: {error}'.split())}", file=sys.stderr)
-        return None
-    return path
+    return written
+
+
+def _settings(trainer) -> str:
+    """Keys and values of a run, a line each, without what tells of this machine."""
+    values = {key: value for key, value in trainer.config.final_config_dict.items() if key not in PRIVATE}
+    if hasattr(trainer.model, "modalities"):
+        values["modalities"] = trainer.model.modalities.names  # without the files they came from
+    return "\n".join(f"{key}: {value}" for key, value in sorted(values.items()))
+
+
+def _by_user(columns: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Rows of one user are alike, and are one observation."""
+    users = np.unique(columns["users"])
+    return columns if len(users) == len(columns["users"]) else {"users": users, **by_user(columns, users)}
+
+
+def _groups(rows: Mapping[str, np.ndarray], users: Mapping[str, np.ndarray]) -> list[Group]:
+    """What slices go by, where each row is a user."""
+    return make_groups(users) if len(users["users"]) == len(rows["users"]) else []
 
 
 def run_page(
@@ -47,26 +73,24 @@ def run_page(
 ) -> str:
     """HTML of one run; ``result`` is that of ``recbole_prism.run.run``, ``columns`` those of a record."""
     summary, test = result["summary"], result["test_result"]
-    users, n_rows = np.unique(columns["users"]), len(columns["users"])
-    if len(users) < n_rows:  # rows of one user are alike, and are one observation
-        columns = {"users": users, **by_user(columns, users)}
+    rows, columns = columns, _by_user(columns)
+    n_users, n_rows = len(columns["users"]), len(rows["users"])
     tiles = []
     for metric, value in test.items():
         interval = ""
         if metric in columns:
             mean, low, high = mean_interval(columns[metric])
-            by_user_mean = f", mean of users {mean:.4f}" if len(users) < n_rows else ""
+            by_user_mean = f", mean of users {mean:.4f}" if n_users < n_rows else ""
             interval = f"{by_user_mean}, 95 % over users: {low:.4f} to {high:.4f}"
         tiles.append((f"{value:.4f}", f"{metric}{interval}"))
     tiles = tiles[:4]
     if summary["seconds_per_epoch"] is not None:
         tiles.append((f"{summary['seconds_per_epoch']:.2f} s", f"an epoch, {summary['epochs']} of them"))
     details = [("Settings", f"<pre>{html.escape(settings)}</pre>")] if settings else []
-    groups = make_groups(columns) if len(users) == n_rows else []
-    section = Section("", tiles, None, run_panels(model, result, columns, curves, groups), details)
+    section = Section("", tiles, None, run_panels(model, result, columns, curves, _groups(rows, columns)), details)
     tested = f"{n_rows:,} users' next items"
-    if len(users) < n_rows:
-        tested = f"{n_rows:,} items of {len(users):,} users, who count with their means in intervals and figures"
+    if n_users < n_rows:
+        tested = f"{n_rows:,} items of {n_users:,} users, who count with their means in intervals and figures"
     subtitle = f"Test on {tested}. Checkpoint {Path(summary['checkpoint']).name}"
     return render_page(f"{model} on {dataset}", subtitle, [section])
 

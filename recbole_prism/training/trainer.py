@@ -18,6 +18,7 @@ from recbole_prism.distributed.sharding import gathered, in_turn
 from recbole_prism.errors import PRISMError
 from recbole_prism.features import check_fingerprint, fingerprint_of
 from recbole_prism.recommend.checkpoint import read_checkpoint
+from recbole_prism.report.drawing import require_matplotlib
 from recbole_prism.training.asynchronous import AsynchronousMixin
 from recbole_prism.training.cold import ColdItemsMixin
 from recbole_prism.training.ema import EMAMixin
@@ -41,6 +42,8 @@ class RecordingMixin:
     def fit(self, train_data, valid_data=None, *args, **kwargs):
         if valid_data is not None:
             check_valid_metric(self.config)
+        if self.config["figures"]:
+            require_matplotlib("figures")
         folder = self.config["checkpoint_dir"]
         if not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):
             raise PRISMError(f"checkpoint_dir: {folder} is no folder that can be written to")
@@ -124,6 +127,9 @@ class PackedTrainer(RecordingMixin, ResumableMixin, EMAMixin, PackedMixin, Async
             ) from error
 
 
+UNTRAINED = {"report", "figures", "torch_compile"}  # keys that do not change what is trained
+
+
 def _check_unchanged(checkpoint: str, config) -> None:
     """Raise PRISMError if a key that nobody sets now was another when the checkpoint was made, by another default, or
     if one is set that would have no effect, since the optimizer goes on with its own."""
@@ -134,7 +140,7 @@ def _check_unchanged(checkpoint: str, config) -> None:
                 f"{checkpoint}: was trained with {key}: {before.get(key)}, and its optimizer goes on with it; "
                 f"{config[key]} would have no effect (start anew for that)"
             )
-    ours = read_yaml(model_yamls("PRISM")[0]).keys() - config.external_config_dict.keys() - {"report", "torch_compile"}
+    ours = read_yaml(model_yamls("PRISM")[0]).keys() - config.external_config_dict.keys() - UNTRAINED
     changed = sorted(key for key in ours & before.keys() if key in config and before[key] != config[key])
     if changed:
         was = ", ".join(f"{key}: {before[key]}" for key in changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from recbole_prism.run import run
 from tests.dataset_made import write_dataset
 from tests.distributed.together import free_port
 
@@ -51,12 +53,12 @@ def test_a_killed_process_ends_the_run_and_it_resumes(command, tmp_path):
     """Killed in mid-epoch; afterwards the run goes on from its checkpoint, with one log and one summary."""
     output, port = tmp_path / "out", free_port()
     words = command("--nproc=2", f"--port={port}", epochs=10**6, valid_metric="Recall@20", topk="[20]", stopping_step=9)
-    run = start(words, tmp_path, "out")  # every item is among 20: each epoch is as good, and saved
-    wait_for("epoch 2 evaluating", output, run)
-    (victim,) = [c for c in psutil.Process(run.pid).children() if c.environ().get("RANK") == "1"]
+    started = start(words, tmp_path, "out")  # every item is among 20: each epoch is as good, and saved
+    wait_for("epoch 2 evaluating", output, started)
+    (victim,) = [c for c in psutil.Process(started.pid).children() if c.environ().get("RANK") == "1"]
     victim.send_signal(signal.SIGKILL)
     killed = time.monotonic()
-    assert run.wait(30) == 1 and time.monotonic() - killed < 20
+    assert started.wait(30) == 1 and time.monotonic() - killed < 20
     errors = [line for line in output.read_text().splitlines() if line.startswith("error:")]
     assert errors == ["error: rank 1 was killed by SIGKILL (out of memory?)"]
     assert not psutil.pid_exists(victim.pid)
@@ -97,11 +99,31 @@ def test_places_beyond_the_world_are_refused(command, tmp_path):
 def test_torchrun_starts_the_same_run(command, tmp_path):
     _, *words = command(model="SASRec")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
-    run = start([*torchrun, *words], tmp_path, "out")
-    assert run.wait(55) == 0, (tmp_path / "out").read_text()[-2000:]
+    started = start([*torchrun, *words], tmp_path, "out")
+    assert started.wait(55) == 0, (tmp_path / "out").read_text()[-2000:]
     text = (tmp_path / "out").read_text()
     assert text.count("SASRec on tiny") == 1 and text.count("epoch 0 training") == 1
     assert len(list((tmp_path / "saved").glob("*.pth"))) == 1
+
+
+def test_the_page_of_two_processes_is_that_of_one(command, settings, tmp_path, monkeypatch):
+    """From the same checkpoint with nothing left to train: the same users, metrics and weights in the same order."""
+    monkeypatch.chdir(tmp_path)
+    keys = {"epochs": 2, "eval_batch_size": 7}
+    trained = run("PRISM_SASRec", "tiny", [], {**settings, **keys, "report": False})
+    keys["resume"] = trained["summary"]["checkpoint"]
+    report = run("PRISM_SASRec", "tiny", [], {**settings, **keys})["summary"]["report"]
+    one = panels_of(report)
+    report.unlink()
+    words = command("--nproc=2", f"--port={free_port()}", **keys)
+    assert start(words, tmp_path, "out").wait(55) == 0, (tmp_path / "out").read_text()[-2000:]
+    assert str(report) in (tmp_path / "out").read_text()
+    assert panels_of(report) == one and "Expert weights over users" in [panel["title"] for panel in one]
+
+
+def panels_of(page: Path) -> list[dict]:
+    """The figures of a page, as data."""
+    return json.loads(re.search(r'id="panels">(.*?)</script>', page.read_text()).group(1))
 
 
 def test_two_hosts_train_one_model(command, tmp_path):

@@ -1,7 +1,10 @@
 """A finished run leaves a page, unless told not to."""
 
+import sys
+
 import pytest
 
+from recbole_prism.errors import PRISMError
 from recbole_prism.run import run, summary_text
 
 
@@ -27,5 +30,25 @@ def test_report_false_leaves_none(settings, tmp_path, model):
 def test_a_report_that_fails_does_not_fail_the_run(settings, monkeypatch, capsys):
     monkeypatch.setattr("recbole_prism.report.page.plotly_js", lambda: 1 / 0)
     result = run("PRISM_SASRec", "tiny", [], dict(settings))
-    assert result["test_result"] and result["summary"]["report"] is None
+    assert result["test_result"] and "report" not in result["summary"]
     assert "no report: ZeroDivisionError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["PRISM_SASRec", "Pop"])
+def test_figures_of_a_run_lie_beside_its_checkpoint(settings, tmp_path, model):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: figures)")
+    result = run(model, "tiny", [], {**settings, "report": False, "figures": True})
+    folder = result["summary"]["figures"]
+    assert str(folder) == str(result["summary"]["checkpoint"]).replace(".pth", "-figures")
+    names = {file.name for file in folder.iterdir()}
+    assert {"validation-and-test-metrics.svg", "validation-and-test-metrics.png"} <= names
+    assert any(name.startswith("expert-weights-over-users") for name in names) == model.startswith("PRISM")
+    assert not list(tmp_path.rglob("*.html")) and str(folder) in summary_text(model, "tiny", result)
+
+
+@pytest.mark.parametrize("model", ["PRISM_SASRec", "Pop"])
+def test_figures_without_matplotlib_are_refused_before_training(settings, monkeypatch, model):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr("recbole_prism.training.trainer.RecordingMixin._train_epoch", lambda *_, **__: 1 / 0)
+    with pytest.raises(PRISMError, match="figures needs matplotlib"):
+        run(model, "tiny", [], {**settings, "figures": True})
