@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from recbole_prism import features as feature_files
 from recbole_prism.errors import PRISMError, suggest
+from recbole_prism.item_fields import ItemField, from_item_field
 from recbole_prism.paths import DATASETS
-from recbole_prism.recommend.catalogue import read_titles
 
 
 class Modalities(nn.Module):
@@ -37,9 +37,12 @@ class Modalities(nn.Module):
         self.coverage: dict[str, np.ndarray] = {}  # bool [N]: has features, whatever ``missing`` makes of it
         self.scalings: dict[str, feature_files.Scaling] = {}
         self.digests: dict[str, str] = {}  # of features as they are read
+        self.fields: dict[str, ItemField] = {}  # of the .item file, of modalities that are one
         trained = trained_items(dataset)
         for name, source in sources.items():
             aligned = load_modality(config, dataset, name, source)
+            if not hasattr(dataset, "aligned_features") and Path(source).suffix not in feature_files.READERS:
+                self.fields[name] = ItemField.of(dataset, source)
             scaling, length = config["feature_scaling"], config["feature_length"] or 1.0  # older checkpoints have none
             self.scalings[name] = feature_files.fit_scaling(aligned, scaling, trained, length)
             self.digests[name] = " ".join(map(feature_files.digest_of_array, (aligned.features, aligned.covered)))
@@ -199,52 +202,9 @@ def load_modality(config, dataset, name: str, source: str) -> feature_files.Alig
     if hasattr(dataset, "aligned_features"):
         return dataset.aligned_features[name]
     if Path(source).suffix not in feature_files.READERS:
-        return _from_item_field(config, dataset, name, source)
+        return from_item_field(config, dataset, name, source)
     path = find_feature_file(config, source)
     return feature_files.align(feature_files.read_features(path), dataset.field2id_token[dataset.iid_field], path=path)
-
-
-def _from_item_field(config, dataset, name: str, field: str) -> feature_files.Aligned:
-    """A float or float_seq field as it is; a token or token_seq field as one-hot or multi-hot vectors.
-
-    An item whose cell is empty, or a list of zeros alone, does not have the modality (of single numbers: as the .item
-    file says, since RecBole puts the mean there).
-    """
-    fields = [] if dataset.item_feat is None else [f for f in dataset.item_feat.columns if f != dataset.iid_field]
-    if field not in fields:
-        raise PRISMError(
-            f"modality {name!r}: {field!r} is neither a feature file ({', '.join(sorted(feature_files.READERS))}) "
-            f"nor a loaded field of the .item file{suggest(field, fields)}; loaded fields: {fields} (see load_col)"
-        )
-    column = dataset.item_feat[field].numpy()
-    if dataset.field2type[field].value.startswith("token"):
-        hot = np.zeros((dataset.item_num, dataset.num(field)), dtype=np.float32)
-        np.put_along_axis(hot, column.reshape(len(column), -1).astype(np.int64), 1.0, axis=1)
-        values = hot[:, 1:]  # token 0 is RecBole's padding: the item has no value there
-        covered = values.any(axis=1)
-    else:
-        values = np.nan_to_num(column.reshape(len(column), -1).astype(np.float32))
-        covered = values.any(axis=1) if column.ndim > 1 else _has_number(config, dataset, field)
-    covered[0] = False
-    return feature_files.Aligned(values * covered[:, None], covered, encoder=f"field {field}")
-
-
-def _has_number(config, dataset, field: str) -> np.ndarray:
-    """Which items have a number in a float field of the .item file: bool [N]; all, if the file lacks it."""
-    file = Path(config["data_path"]) / f"{config['dataset']}.item"
-    how = {"separator": config["field_separator"], "encoding": config["encoding"]}
-    try:
-        cells = read_titles(file, dataset.iid_field, title_field=field, **how)
-    except PRISMError:  # no such file or field: what a Dataset of the user's own has computed
-        return np.ones(dataset.item_num, dtype=bool)
-
-    def is_number(text: str) -> bool:
-        try:
-            return np.isfinite(float(text))
-        except ValueError:
-            return False
-
-    return np.array([is_number(cells.get(str(token), "")) for token in dataset.field2id_token[dataset.iid_field]])
 
 
 def trained_items(dataset) -> np.ndarray:

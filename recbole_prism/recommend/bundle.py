@@ -1,7 +1,7 @@
 """Bundles: a trained model as a folder or .zip of JSON and safetensors, read without its dataset and without pickle.
 
     manifest.json         format, version, and size and SHA-256 of every other file
-    config.json           model, its settings, how features were scaled
+    config.json           model, its settings, how features were scaled, which are fields of the .item file
     items.json            item tokens in the order of the model's ids, titles
     weights.safetensors
     features.safetensors  per modality: scaled values [N, d], covered [N], mean [d] and spread [d] of the scaling
@@ -17,12 +17,14 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from recbole_prism.errors import PRISMError
 from recbole_prism.features import Aligned, Scaling
+from recbole_prism.item_fields import ItemField
 from recbole_prism.recommend.catalogue import Catalogue, Histories
 from recbole_prism.recommend.loaded import Loaded
 from recbole_prism.recommend.standin import build_model, model_features
@@ -163,6 +165,7 @@ def _contents(loaded: Loaded, with_users: bool) -> dict[str, bytes]:
         "n_users": loaded.n_users,
         "other_parameter": other,
         "scaling": {name: scaling.kind for name, scaling in scalings.items()},
+        "fields": {name: asdict(field) for name, field in loaded.fields.items()},
     }
     items = {"tokens": tokens, "titles": {t: title for t, title in loaded.catalogue.titles.items() if t in known}}
     state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
@@ -221,6 +224,7 @@ def _build(read: Callable[[str], bytes], source: str, with_users: bool, device: 
         catalogue=Catalogue(items["tokens"], items["titles"]),
         histories=histories,
         scalings=scalings,
+        fields={name: ItemField(**told) for name, told in config.get("fields", {}).items()},
         source=source,
         n_users=config["n_users"],
         without_users="this bundle knows no users; ask for a sequence (for_sequence, --sequence), or export it with "

@@ -59,6 +59,7 @@ def load_checkpoint(
         catalogue=catalogue,
         histories=read_histories(dataset, interactions, parts),
         scalings=model.modalities.scalings if hasattr(model, "modalities") else {},
+        fields=model.modalities.fields if hasattr(model, "modalities") else {},
         source=str(path),
         n_users=dataset.user_num,
     )

@@ -9,6 +9,7 @@ import torch
 
 from recbole_prism.errors import PRISMError
 from recbole_prism.features import Scaling
+from recbole_prism.item_fields import ItemField
 from recbole_prism.recommend.catalogue import Catalogue, Histories
 
 
@@ -26,6 +27,7 @@ class Loaded:
     catalogue: Catalogue
     histories: Histories | None = None
     scalings: dict[str, Scaling] = field(default_factory=dict)  # how features were scaled, per modality
+    fields: dict[str, ItemField] = field(default_factory=dict)  # modalities that are fields of the .item file
     source: str = ""
     n_users: int = 1  # padding included; what the model was built with
     without_users: str = "no users are known"  # why, where histories is None

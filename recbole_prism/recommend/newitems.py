@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from logging import getLogger
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,9 @@ def with_new_items(loaded: Loaded, files: Mapping[str, str | Path], spread: floa
     predicted embeddings lie, from 0, as predicted, to 1, as far as those of known items (``FeatureMap``). Raises
     PRISMError if the model has no features or no item embeddings to rank by, or if a file is of an unknown modality, of
     another size, or has no new item.
+
+    For a modality that is a field of the dataset's ``.item`` file, such a file may be given too; tokens that are new
+    count as empty, and are named in a warning.
     """
     if not 0 <= spread <= 1:
         raise PRISMError(f"spread: {spread} is not allowed; must be a number from 0 to 1")
@@ -69,8 +73,16 @@ def _read(loaded: Loaded, name: str, path: Path) -> FeatureFile:
     names = loaded.model.modalities.names
     if name not in names:
         raise PRISMError(f"{name!r}: no modality of {loaded.source}{suggest(name, names)}; it has {names}")
-    contents = read_features(path)
     size = getattr(loaded.model.modalities, f"values_{name}").shape[1]
+    if name in loaded.fields and path.suffix == ".item":
+        contents, unknown = loaded.fields[name].read(path, loaded.settings, size)
+        if unknown:
+            some = f"{unknown[:5]}{f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''}"
+            getLogger(__name__).warning(
+                f"warning: {path}: {name} {some} left out, new since {loaded.source} was trained"
+            )
+        return contents
+    contents = read_features(path)
     if contents.features.shape[1] != size:
         raise PRISMError(
             f"{path}: features of size {contents.features.shape[1]}, and {loaded.source} was trained on {name} of size "

@@ -5,6 +5,7 @@ import torch
 
 from recbole_prism import PRISMError
 from recbole_prism.recommend import Recommender
+from recbole_prism.recommend.bundle import export_bundle
 from recbole_prism.recommend.catalogue import Catalogue
 
 MODELS = ["PRISM_SASRec", "PRISM_GRU4Rec", "PRISM_BERT4Rec", "PRISM_NARM"]
@@ -104,3 +105,42 @@ def test_an_item_may_lack_what_no_known_item_lacks(trained, new_items):
     grown = recommender.with_new_items({"image": new_items["image"]})
     assert not grown.loaded.model.modalities.missing_vector["text"].any()
     assert grown.for_user("u1", 1, only=["new2"])[0].item == "new2"
+
+
+@pytest.fixture
+def of_fields(trained):
+    """A checkpoint whose modalities are fields of the .item file, and a file of new ones."""
+    fields = {"text": "tiny.text.safetensors", "kind": "category", "cost": "price"}
+    load_col = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "category", "price"]}
+    return trained("PRISM_SASRec", modalities=fields, load_col=load_col)
+
+
+@pytest.mark.parametrize("bundled", [False, True])
+def test_new_items_bring_fields_of_the_item_file(of_fields, tmp_path, caplog, bundled):
+    file = tmp_path / "new.item"
+    rows = ["item_id:token\tcategory:token\tprice:float", "new1\tc1\t3.5", "new2\tc9\t", "i3\tc2\t9"]
+    file.write_text("\n".join(rows) + "\n")
+    recommender = Recommender.load(of_fields)
+    if bundled:
+        recommender = Recommender.load(export_bundle(recommender.loaded, tmp_path / "bundle"))
+    files = {"kind": file, "cost": file}
+    with pytest.raises(PRISMError, match="'new2' is unknown"):  # it has no value in either
+        recommender.with_new_items(files).for_sequence(["i1"], 1, only=["new2"])
+    assert "new.item: kind ['c9'] left out" in caplog.text
+    grown = recommender.with_new_items(files)
+    assert grown.for_sequence(["i1"], 1, only=["new1"])[0].item == "new1"
+    modalities, (new1, i1, i7) = grown.loaded.model.modalities, grown.catalogue.ids(["new1", "i1", "i7"])
+    assert torch.equal(modalities.values_kind[new1], modalities.values_kind[i1])  # c1 too
+    assert modalities.values_cost[new1] == modalities.values_cost[i7] != modalities.values_cost[i1]  # 3.5 too
+    assert not modalities.covered_text[new1]
+
+
+def test_unfit_item_files_are_refused(of_fields, tmp_path):
+    recommender, file = Recommender.load(of_fields), tmp_path / "new.item"
+    with pytest.raises(PRISMError, match="new.item: no such file"):
+        recommender.with_new_items({"kind": file})
+    file.write_text("item_id:token\tcategori:token\nnew1\tc1\n")
+    with pytest.raises(PRISMError, match="new.item: no field 'category' .did you mean 'categori'"):
+        recommender.with_new_items({"kind": file})
+    with pytest.raises(PRISMError, match="new.item: needs a :token column first and exactly one :float_seq column"):
+        recommender.with_new_items({"text": file})
