@@ -16,7 +16,7 @@ OPTIONAL = {  # feature: (packages it needs, what to install)
     "decompose information (pid)": (("clarabel",), "recbole-prism[pid]"),
     "tune with Optuna": (("optuna",), "optuna"),
     "tune on a Ray cluster (--ray)": (("ray", "optuna"), "recbole-prism[ray]"),
-    "figures as SVG and PNG (compare --figures)": (("matplotlib",), "recbole-prism[figures]"),
+    "figures as SVG and PNG (figures: True, compare --figures)": (("matplotlib",), "recbole-prism[figures]"),
     "encode texts with sentence-transformers": (("sentence-transformers",), "sentence-transformers"),
     "recommend to Parquet": (("pyarrow",), "pyarrow"),
 }
