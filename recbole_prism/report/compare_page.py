@@ -15,7 +15,7 @@ from recbole_prism.report.figures import NEUTRAL, Figure, Panel, Series, panel
 from recbole_prism.report.page import Section, Table, render_page
 from recbole_prism.report.panels import curve_series, slice_panels, weight_panels
 from recbole_prism.report.results import Results
-from recbole_prism.report.slices import mean_interval
+from recbole_prism.report.slices import metric_interval
 
 MANY = 8  # models; with more, controls are drawn on demand where each is a line
 COSTS = {  # of a run: what the axis says, divided by
@@ -31,7 +31,7 @@ def compare_page(results: Sequence[Results], metrics: list[str], baseline: str, 
     rows = [row for each in results for row in each.rows]
     labels = list(dict.fromkeys(row.label for row in rows))
     seeds = {seed for row in rows for seed in row.runs}
-    title = f"{len(labels)} models on {', '.join(each.dataset for each in results)}"
+    title = f"{len(labels)} model{'s' if len(labels) > 1 else ''} on {', '.join(each.dataset for each in results)}"
     subtitle = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}, compared with {baseline}"
     return render_page(title, subtitle, [_section(each, metrics, baseline, root) for each in results])
 
@@ -59,7 +59,7 @@ def compare_panels(results: Results, metrics: list[str], baseline: str) -> list[
             "95 % interval of the paired difference over users (bootstrap).",
             wide=len(rows) > MANY,
         ),
-        *panel("Cost against accuracy", _cost_figures(rows, results, measured, colors)),
+        *panel("Cost against accuracy", _cost_figures(rows, results, measured, colors), "95 % intervals over users."),
         *panel("Validation during training", [_curves(results, metric, colors, hidden) for metric in measured]),
         *slice_panels(slices, colors, hidden, baseline),
         *panel(
@@ -144,15 +144,23 @@ def _metric_figure(results: Results, metric: str, colors: dict[str, int]) -> Fig
     for row in results.rows:
         if metric not in row.values:
             continue
-        by_user = results.values.get(row.label, {}).get(metric)
-        ends = (None, None) if by_user is None else ([round(end, 6)] for end in mean_interval(by_user.mean(0))[1:])
         color, seeds = colors[row.label], list(row.values[metric].values())
+        ends = _interval(results, row, metric)
         figure.series.append(Series(row.label, [round(row.mean(metric), 6)], [row.label], *ends, color=color))
         if len(seeds) > 1:
             names = [f"seed {seed}" for seed in row.values[metric]]
             each = [round(value, 6) for value in seeds]
             figure.series.append(Series(row.label, each, [row.label] * len(each), text=names, color=color, small=True))
     return figure
+
+
+def _interval(results: Results, row: Row, metric: str) -> tuple[list[float] | None, list[float] | None]:
+    """Ends of the 95 % interval over users, of seeds' means; (None, None) where a metric has no value for a user."""
+    by_user = results.values.get(row.label, {}).get(metric)
+    if by_user is None:
+        return None, None
+    _, low, high = metric_interval(by_user.mean(0))
+    return [round(low, 6)], [round(high, 6)]
 
 
 def _difference_figure(rows: list[Row], metric: str, colors: dict[str, int]) -> Figure:
@@ -162,10 +170,9 @@ def _difference_figure(rows: list[Row], metric: str, colors: dict[str, int]) -> 
         if against is None:
             continue
         low, high = against.interval or (against.difference, against.difference)
+        value, low, high = (round(each, 6) for each in (against.difference, low, high))
         text = [f"{row.label} {tables.marks(against)}".strip()]
-        figure.series.append(
-            Series(row.label, [against.difference], [row.label], [low], [high], text=text, color=colors[row.label])
-        )
+        figure.series.append(Series(row.label, [value], [row.label], [low], [high], text=text, color=colors[row.label]))
     return figure
 
 
@@ -178,9 +185,8 @@ def _cost_figures(rows: list[Row], results: Results, metrics: list[str], colors:
                 known = [each[cost] for each in results.outcomes[row.label] if each.get(cost)]
                 if known and metric in row.values:
                     x, y = round(float(np.mean(known)) / unit, 4), round(row.mean(metric), 6)
-                    figure.series.append(
-                        Series(row.label, [x], [y], text=[f"{row.label}, {x:,.4g} {label}"], color=colors[row.label])
-                    )
+                    text, ends = [f"{row.label}, {x:,.4g} {label}"], _interval(results, row, metric)
+                    figure.series.append(Series(row.label, [x], [y], *ends, text=text, color=colors[row.label]))
             figures.append(figure)
     return figures
 

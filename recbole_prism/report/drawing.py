@@ -110,7 +110,9 @@ def _areas(axes, series: Series, names: list[str], shift: float) -> None:
 
 
 def _points(axes, series: Series, names: list[str], shift: float) -> None:
-    axes.plot(series.x, series.y, **(_look(series) | {"linestyle": "none"}))
+    axes.errorbar(
+        series.x, series.y, yerr=_errors(series, series.y), elinewidth=1, **(_look(series) | {"linestyle": "none"})
+    )
 
 
 DRAW = {"dots": _dots, "lines": _lines, "areas": _areas, "points": _points}

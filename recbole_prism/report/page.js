@@ -71,6 +71,8 @@ function trace(figure, series, names, number, count) {
     drawn.fillcolor = faded(marker.color, 0.16);
   } else {
     marker.size = 11;
+    drawn.error_y = errorBars(series, values);
+    if (drawn.error_y) drawn.error_y.thickness = 1.5;
     drawn.hovertemplate = `%{customdata}<extra>${escape(series.name)}</extra>`;
   }
   return drawn;
@@ -93,7 +95,7 @@ function layout(figure, names, width) {
   };
   if (figure.kind === "dots") {
     const rows = new Set(figure.series.flatMap((series) => series.y)).size;
-    made.height = 70 + rows * (width < 480 ? 38 : 30);
+    made.height = Math.max(130, 70 + rows * (width < 480 ? 38 : 30)); // less has no room for the axis and its title
     const short = (name) => (width < 480 ? escape(name).replace(/\+/g, "<br>+") : escape(name));
     const all = [...new Set(figure.series.flatMap((series) => series.y))];
     Object.assign(made.yaxis, {
@@ -108,7 +110,7 @@ function layout(figure, names, width) {
       made.xaxis.range = [-0.4, names.length - 0.6];
     }
     const x = figure.kind === "lines" && !names ? figure.series.flatMap((series) => series.x) : [];
-    if (x.length && x.every(Number.isInteger)) made.xaxis.dtick = Math.ceil((Math.max(...x) - Math.min(...x) + 1) / 8);
+    if (x.length && x.every(Number.isInteger)) made.xaxis.dtick = step(Math.max(...x) - Math.min(...x));
     if (figure.kind === "areas") made.yaxis.rangemode = "tozero";
   }
   made.modebar = { bgcolor: "rgba(0,0,0,0)", color: line, activecolor: muted };
@@ -116,12 +118,19 @@ function layout(figure, names, width) {
   return made;
 }
 
+// Between ticks of whole numbers: 1, 2 or 5 times a power of ten, at most eight of them.
+function step(range) {
+  const least = Math.max(range / 8, 1), power = 10 ** Math.floor(Math.log10(least));
+  return [1, 2, 5, 10].find((digit) => digit * power >= least) * power;
+}
+
 function logAxis(values) {
   const low = Math.min(...values) / 1.8, high = Math.max(...values) * 1.8, tickvals = [];
+  const digits = high / low < 12 ? [1, 1.5, 2, 3, 5, 7] : [1, 2, 5];
   for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
-    tickvals.push(...[1, 2, 5].map((digit) => digit * 10 ** power));
+    tickvals.push(...digits.map((digit) => digit * 10 ** power));
   }
-  const ticktext = tickvals.map((value) => Number(value.toPrecision(1)).toLocaleString("en"));
+  const ticktext = tickvals.map((value) => Number(value.toPrecision(2)).toLocaleString("en"));
   return { type: "log", range: [Math.log10(low), Math.log10(high)], tickvals, ticktext, nticks: 0 };
 }
 

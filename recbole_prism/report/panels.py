@@ -12,7 +12,7 @@ from recbole_prism.report.slices import BY_HISTORY, Group, Slice
 N_BINS = 40
 WEIGHTS_NOTE = (
     "Weights are how the model mixes its experts for a user. They are not measured information, and not shares of the "
-    "score (see `recbole-prism explain`)."
+    "score (see recbole-prism explain)."
 )
 
 

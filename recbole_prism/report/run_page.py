@@ -17,7 +17,7 @@ from recbole_prism.report.page import Section, render_page
 from recbole_prism.report.panels import curve_series, loss_panel, slice_panels, weight_panels
 from recbole_prism.report.record import WEIGHT, Record, training_curves
 from recbole_prism.report.results import by_user
-from recbole_prism.report.slices import Group, make_groups, make_slices, mean_interval
+from recbole_prism.report.slices import Group, make_groups, make_slices, metric_interval
 
 
 def write_report(record: Record, trainer, model: str, dataset: str, result: dict) -> dict[str, Path]:
@@ -79,7 +79,7 @@ def run_page(
     for metric, value in test.items():
         interval = ""
         if metric in columns:
-            mean, low, high = mean_interval(columns[metric])
+            mean, low, high = metric_interval(columns[metric])
             by_user_mean = f", mean of users {mean:.4f}" if n_users < n_rows else ""
             interval = f"{by_user_mean}, 95 % over users: {low:.4f} to {high:.4f}"
         tiles.append((f"{value:.4f}", f"{metric}{interval}"))
@@ -120,7 +120,7 @@ def run_panels(
 def _metrics(result: Mapping, columns: Mapping[str, np.ndarray], metrics: list[str]) -> Figure:
     test = Series("test", [], [], [], [])
     for metric in metrics:
-        mean, low, high = mean_interval(columns[metric])
+        mean, low, high = metric_interval(columns[metric])
         for to, value in ((test.x, mean), (test.low, low), (test.high, high)):
             to.append(round(value, 6))
         test.y.append(metric)

@@ -98,6 +98,12 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def metric_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """``mean_interval`` of a metric, which is never below 0; few rows would have the approximation go there."""
+    mean, low, high = mean_interval(values)
+    return mean, max(low, 0.0), high
+
+
 def make_slices(
     dataset: str,
     groups: list[Group],
@@ -115,7 +121,7 @@ def make_slices(
             for metric, by_seed in by_metric.items():
                 some = by_seed[:, group.rows]
                 entry = Slice(
-                    dataset, group.kind, group.label, some.shape[1], model, metric, *mean_interval(some.mean(0))
+                    dataset, group.kind, group.label, some.shape[1], model, metric, *metric_interval(some.mean(0))
                 )
                 if len(some) > 1:
                     entry.std_over_seeds = float(some.mean(1).std(ddof=1))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_prism.report.record import HISTORY, POPULARITY
-from recbole_prism.report.slices import BY_HISTORY, BY_POPULARITY, COLD, csv_slices, make_groups, make_slices
+from recbole_prism.report.slices import BY_HISTORY, BY_POPULARITY, COLD, Group, csv_slices, make_groups, make_slices
 from tests.report.conftest import made_columns
 
 
@@ -41,6 +41,16 @@ def test_groups_are_named_after_what_is_in_them():
 
 def test_a_kind_with_one_group_says_nothing():
     assert make_groups({HISTORY: np.full(9, 4), POPULARITY: np.full(9, 3), "target_has.text": np.ones(9)}) == []
+
+
+def test_intervals_of_metrics_do_not_go_below_zero():
+    """One hit of twelve: the normal approximation would go to -.08."""
+    rows = np.eye(1, 12)
+    groups = [Group(COLD, "cold", np.ones(12, dtype=bool))]
+    (only,) = make_slices("d", groups, {"m": {"recall@10": rows}})
+    assert only.mean == pytest.approx(1 / 12) and only.low == 0 < only.mean < only.high
+    worse = make_slices("d", groups, {"base": {"recall@10": rows}, "m": {"recall@10": 0 * rows}}, "base")[1]
+    assert worse.difference == pytest.approx(-1 / 12) and worse.difference_low < worse.difference < 0
 
 
 def test_slices_are_means_differences_and_intervals():
