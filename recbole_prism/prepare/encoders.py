@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recbole_prism.devices import check_device
 from recbole_prism.errors import PRISMError, suggest
 from recbole_prism.prepare.clip_import import import_open_clip, mend_torchvision
 from recbole_prism.prepare.files import sha256, versions
@@ -58,10 +59,7 @@ def choose_device(device: str | None) -> str:
 
     if device is None or device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise PRISMError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    check_device(device)
     return device
 
 

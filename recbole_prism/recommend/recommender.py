@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_prism.devices import check_device
 from recbole_prism.errors import PRISMError
 from recbole_prism.recommend.loaded import Loaded
 from recbole_prism.recommend.scoring import Scorer, best_items
@@ -218,20 +219,6 @@ def load(
         if value:
             raise PRISMError(f"{path}: a bundle brings its own titles and needs no dataset; {name} does not apply")
     return load_bundle(path, device=device)
-
-
-def check_device(device: str) -> None:
-    """Raise PRISMError for a device that torch does not know, or that is not there."""
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise PRISMError(f"device {device!r}: torch knows no such device; use cpu or cuda") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise PRISMError(f"device {device!r}: there is no CUDA here; use cpu")
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, NotImplementedError, AssertionError) as error:
-        raise PRISMError(f"device {device!r}: not to be used here ({str(error).splitlines()[0]}); use cpu") from error
 
 
 def _check_seen(seen: str) -> None:

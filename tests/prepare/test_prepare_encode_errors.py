@@ -24,7 +24,7 @@ from tests.prepare import tiny_clip  # noqa: F401  skips without open_clip
         ({"encoder": "clop"}, "unknown encoder 'clop'.*available"),
         ({"precision": "fp8"}, "one of"),
         ({"modalities": ["audio"]}, "not \\['audio'\\]"),
-        ({"device": "cuda:99"}, "--device cuda:99"),
+        ({"device": "cuda:99"}, "device 'cuda:99': "),
         ({"batchsize": 1}, "unknown options"),
         ({"feature_name": "../x", "modalities": ["text"]}, "--feature-name"),
         ({"batch_size": 0}, "--batch-size 0: 1 or more"),
