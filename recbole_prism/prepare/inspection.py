@@ -76,13 +76,15 @@ def inspect_dataset(
 
 
 def _feature_files(places: list[Path], name: str) -> dict[str, Path]:
-    """modality -> file; of two with the same name the first place's."""
+    """modality -> file; of two with the same name the first place's, and there the first of these formats'."""
     found: dict[str, Path] = {}
     for place in places:
-        for path in sorted(place.glob(f"{name}.*.safetensors")):
-            modality = path.name[len(name) + 1 : -len(".safetensors")]
-            if MODALITY.fullmatch(modality):
-                found.setdefault(modality, path)
+        for suffix in (".safetensors", ".npy", ".pt"):
+            for path in sorted(place.glob(f"{name}.*{suffix}")):
+                modality = path.name[len(name) + 1 : -len(suffix)]
+                with_ids = suffix != ".npy" or path.with_suffix(".ids.txt").is_file()
+                if with_ids and MODALITY.fullmatch(modality):
+                    found.setdefault(modality, path)
     return found
 
 

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from recbole_prism.errors import PRISMError
 from recbole_prism.features import write_features
@@ -37,6 +38,19 @@ def test_figures(dataset):
     assert text["covered_items"] == 3 and text["coverage"] == 0.75 and text["rows_of_other_items"] == 1
     assert text["zero_vectors"] == 1 and text["equal_groups"] == [["i0", "i9"]] and text["encoder"] == "tests"
     assert text["norm"]["max"] == pytest.approx(np.sqrt(26))
+
+
+def test_features_of_other_formats_are_found(dataset):
+    vectors = np.eye(3, dtype=np.float32)
+    np.save(dataset / "d.image.npy", vectors)
+    np.save(dataset / "d.other.npy", vectors)  # nobody says whose they are
+    (dataset / "d.image.ids.txt").write_text("i0\ni1\ni2\n")
+    torch.save({"item_ids": ["i0", "i1"], "features": torch.ones(2, 5)}, dataset / "d.audio.pt")
+    torch.save({"item_ids": ["i0"], "features": torch.ones(1, 9)}, dataset / "d.text.pt")  # not it
+    found = inspect_dataset("d", data_path=dataset.parent)["modalities"]
+    assert set(found) == {"text", "image", "audio"}
+    assert found["image"]["covered_items"] == 3 and found["audio"]["covered_items"] == 2
+    assert found["text"]["encoder"] == "tests"
 
 
 def test_neighbours_come_with_titles(dataset):
