@@ -103,23 +103,31 @@ class InteractionExperts(nn.Module):
         """
         return dropout_factor(self.dropout, before_activation)
 
-    def draw_noise(self, pooled: Tensor) -> Tensor:
+    def draw_noise(self, pooled: Tensor, available: Tensor | None = None) -> Tensor:
         """r of Eq. 3-4, drawn anew each step: [T, M, D].
 
-        ``match``: scaled per dimension to the spread of the modality it replaces over the batch; ``unit``: N(0, I).
+        ``match``: scaled per dimension to the spread of the modality it replaces over the histories of the batch that
+        have it (available [T, M]); ``unit``: N(0, I).
         """
         noise = torch.randn_like(pooled)
         if self.noise_scale == "match":
-            noise = noise * batch_spread(pooled.detach())
+            noise = noise * batch_spread(pooled.detach(), available)
         return noise
 
-    def perturbed(self, pooled: Tensor, clean: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
+    def perturbed(
+        self,
+        pooled: Tensor,
+        clean: Tensor | None = None,
+        kept: Tensor | None = None,
+        available: Tensor | None = None,
+    ) -> Tensor:
         """Expert outputs with modality m replaced by noise, for each m (Eq. 3-4): [T, M, D] -> [M, T, K, D].
 
-        ``clean`` is what ``first_layer`` gave for the same histories, if it is at hand; ``kept`` their dropout mask.
+        ``clean`` is what ``first_layer`` gave for the same histories, if it is at hand; ``kept`` their dropout mask;
+        ``available`` [T, M] which histories have a modality.
         """
         clean = self.first_layer(pooled) if clean is None else clean
-        change = self.draw_noise(pooled) - pooled
+        change = self.draw_noise(pooled, available) - pooled
         before = torch.baddbmm(clean.expand(len(self.weight_in), -1, -1), change.transpose(0, 1), self.weight_in)
         return self.second_layer(self.activate(before, kept))
 

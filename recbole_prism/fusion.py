@@ -87,16 +87,16 @@ class PRISMFusion(nn.Module):
         vector = self.experts.mixed(weights, activated)  # Eq. 11
         if not self.training or not any(self.loss_weights.values()):
             return Fused(vector, {}, weights)
+        has = None if context is None else context.available
         if self.compares_predictions:
-            without = self.experts.perturbed(pooled, clean, kept)
+            without = self.experts.perturbed(pooled, clean, kept, has)
             return Fused(vector, {}, weights, self.experts.variants(self.experts.second_layer(activated), without))
         select = self.sample(len(pooled) if select is None else len(select), pooled.device, select)
-        has = None if context is None else context.available
         if select is not None:
             pooled, clean, activated = pooled[select], clean[select], activated[select]
             kept, has = (x if x is None else x[select] for x in (kept, has))
         outputs = self.experts.second_layer(activated)
-        losses = self.experts.losses(outputs, self.experts.perturbed(pooled, clean, kept), has)
+        losses = self.experts.losses(outputs, self.experts.perturbed(pooled, clean, kept, has), has)
         return Fused(vector, self.weigh(losses), weights)
 
     def sample(self, n: int, device: torch.device, select: Tensor | None) -> Tensor | None:

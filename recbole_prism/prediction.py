@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_prism.candidates import plain_rows
+from recbole_prism.distributed.sharding import relative_share
 from recbole_prism.training.kernels import dropout_factor
 
 
@@ -77,4 +78,7 @@ def prediction_losses(
         output = forward(*map(repeat, args), **{name: repeat(value) for name, value in kwargs.items()})
     output = output[-1] if isinstance(output, (list, tuple)) else output  # some return every layer
     output = output.unflatten(0, (n_variants, n_rows))
-    return model.fusion.losses_on(output if output.dim() == 3 else output[:, present])
+    if output.dim() == 3:
+        return model.fusion.losses_on(output)
+    share = relative_share(present.flatten(), output.dtype)  # a mean over positions, of which a process may have more
+    return {name: loss * share for name, loss in model.fusion.losses_on(output[:, present]).items()}

@@ -68,9 +68,10 @@ def _hook_config() -> None:
         if backbone:
             check_config(self, self.model)
             modes.resolve_training(values, backbone)
+            modes.warn_without_effect(self, backbone)
             ours = True
         else:
-            ours = self.model in modes.PLAIN and modes.resolve_plain(self, self.model)
+            ours = modes.resolve_plain(self, self.model)
         own = os.path.join(values["data_path"], self.dataset)
         with modes.any_protocol(values, backbone or self.model) if ours else contextlib.nullcontext():
             set_defaults(self)

@@ -120,8 +120,8 @@ def check_read(models: list[str], settings: dict, given: Iterable[str]) -> list[
     for key in given:
         if key in KEYS and plain and not settings.get("training_mode"):
             raise PRISMError(f"{key}: would have no effect on {', '.join(models)}; set training_mode: packed too")
-    ours = read_yaml(model_yamls("PRISM")[0]).keys() - {"report", "figures", "resume", "training_mode"}
-    return [key for key in given if key in ours and not (plain and key in KEYS)]
+    ours = read_yaml(model_yamls("PRISM")[0]).keys() - {"report", "figures", "resume"}
+    return [key for key in given if key in ours and not (plain and key in (*KEYS, "training_mode"))]
 
 
 def _settings(files: list[Path], rest: list[str]) -> dict:
@@ -183,9 +183,12 @@ def mendable_errors(dataset: str) -> Iterator[None]:
 
 @contextmanager
 def recorded_trainers() -> Iterator[list]:
-    """While in force, every trainer that RecBole builds records its epochs, and is appended to the list."""
+    """While in force, every trainer that RecBole builds records its epochs and can go on from a checkpoint of its own,
+    and is appended to the list."""
     from recbole.quick_start import quick_start
+    from recbole.trainer import Trainer
 
+    from recbole_prism.training.resuming import ResumableMixin
     from recbole_prism.training.trainer import RecordingMixin
 
     trainers: list = []
@@ -197,8 +200,14 @@ def recorded_trainers() -> Iterator[list]:
         def make_recording_trainer(config, model):
             trainer = make_trainer(config, model)
             if not isinstance(trainer, RecordingMixin):
-                trainer.__class__ = type(type(trainer).__name__, (RecordingMixin, type(trainer)), {})
+                resumes = isinstance(trainer, Trainer)  # those of decision trees have no epochs
+                if config["resume"] and not resumes:
+                    raise PRISMError(f"resume: {model_name} cannot go on from a checkpoint; leave it out")
+                mixins = (RecordingMixin, ResumableMixin) if resumes else (RecordingMixin,)
+                trainer.__class__ = type(type(trainer).__name__, (*mixins, type(trainer)), {})
                 trainer.start_record()
+                if resumes:
+                    trainer.start_resumable()
             trainers.append(trainer)
             return trainer
 

@@ -161,6 +161,36 @@ def test_drawn_negatives_and_masked_histories_are_refused(configure):
 def test_keys_that_need_our_trainer_are_named_where_it_is_not_used(configure, caplog):
     configure("SASRec", train_neg_sample_args=None, ema_decay=0.9)
     assert "ema_decay: without effect on RecBole's own SASRec" in caplog.text
+    configure("NARM", train_neg_sample_args=None, training_mode="packed")
+    assert "training_mode: without effect on RecBole's own NARM, only on SASRec" in caplog.text
+    with pytest.raises(PRISMError, match="training_mode: 'nonsense' is not allowed"):
+        configure("NARM", train_neg_sample_args=None, training_mode="nonsense")
+    dynamic = {"distribution": "uniform", "sample_num": 1, "dynamic": True, "candidate_num": 2}
+    configure("SASRec", training_mode="rows", loss_type="BPR", train_neg_sample_args=dynamic, num_negatives=5)
+    assert "num_negatives: without effect here, where SASRec is trained as RecBole does" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"window_stride": 2, "training_mode": "rows"},
+        {"window_offset": False, "model": "PRISM_BERT4Rec"},
+        {"num_negatives": 5},
+        {"smoothing_neighbours": 5, "target_smoothing": 0},
+        {"expert_loss_samples": 5, "expert_loss_on": "prediction"},
+        {"lambda_unique": 0.5, "fusion": "sum"},
+    ],
+)
+def test_keys_that_change_nothing_beside_the_others_are_named(configure, caplog, keys):
+    model, key = keys.pop("model", "PRISM_SASRec"), next(iter(keys))
+    configure(model, **keys)
+    assert f"{key}: without effect with" in caplog.text or f"{key}: without effect on predictions" in caplog.text
+
+
+def test_keys_that_are_read_are_not_named(configure, caplog):
+    configure(window_stride=2, num_negatives=5, loss_type="sampled", target_smoothing=0)
+    configure(target_smoothing=0.1, smoothing_neighbours=5, expert_loss_samples=4, training_mode="packed")
+    assert "without effect" not in caplog.text
 
 
 @pytest.mark.parametrize("change", [{"target_smoothing": 0.1}, {"loss_type": "sampled"}])

@@ -34,7 +34,7 @@ def test_perturbed_pass_equals_a_pass_on_inputs_with_one_modality_replaced(modal
     torch.manual_seed(1)
     experts, pooled = make(modalities), torch.randn(5, len(modalities), D, dtype=torch.float64)
     noise = torch.randn_like(pooled)
-    monkeypatch.setattr(experts, "draw_noise", lambda _: noise)
+    monkeypatch.setattr(experts, "draw_noise", lambda *_: noise)
     without = experts.perturbed(pooled)
     for m in range(len(modalities)):
         replaced = pooled.clone()
@@ -96,6 +96,17 @@ def test_noise_matches_the_spread_of_what_it_replaces():
     torch.testing.assert_close(unit.std(0), torch.ones(2, D, dtype=torch.float64), rtol=0.05, atol=0)
 
 
+def test_histories_without_a_modality_do_not_count_in_the_spread():
+    """Their zeros are no features: with half of the histories lacking it, the spread would be another."""
+    torch.manual_seed(2)
+    pooled = 3 + torch.randn(20000, 2, D, dtype=torch.float64)
+    available = torch.rand(20000, 2) < 0.5
+    available[:, 1] = False  # and one that nobody has
+    noise = make(["image", "text"], noise_scale="match").draw_noise(pooled * available.unsqueeze(-1), available)
+    torch.testing.assert_close(noise[:, 0].std(0), torch.ones(D, dtype=torch.float64), rtol=0.05, atol=0)
+    assert not noise[:, 1].any()
+
+
 def test_noise_is_drawn_anew_each_step():
     experts, pooled = make(["image", "text"]), torch.ones(4, 2, D, dtype=torch.float64)
     assert not torch.equal(experts.draw_noise(pooled), experts.draw_noise(pooled))
@@ -118,7 +129,7 @@ def test_clean_and_perturbed_passes_drop_the_same_hidden_features(monkeypatch):
     experts = make(["image", "text"], dropout=0.5).train()
     torch.manual_seed(2)
     pooled = torch.randn(5, 2, D, dtype=torch.float64)
-    monkeypatch.setattr(experts, "draw_noise", lambda pooled: pooled)  # replaces a modality by itself
+    monkeypatch.setattr(experts, "draw_noise", lambda pooled, _: pooled)  # replaces a modality by itself
     clean = experts.first_layer(pooled)
     kept = experts.draw_kept(clean)
     full = experts.second_layer(experts.activate(clean, kept))

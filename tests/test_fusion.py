@@ -103,7 +103,7 @@ def test_losses_carry_their_lambdas(monkeypatch):
     fusion = make(lambda_unique={"image": 0.5, "text": 0.0})
     pooled, ids = histories()
     noise = torch.randn_like(pooled)
-    monkeypatch.setattr(fusion.experts, "draw_noise", lambda _: noise)
+    monkeypatch.setattr(fusion.experts, "draw_noise", lambda *_: noise)
     plain = fusion.experts.losses(fusion.experts(pooled), fusion.experts.perturbed(pooled))
     losses = fusion(pooled, ids).losses
     assert set(losses) == {"unique_image", "synergy", "redundancy"}  # a lambda of 0 costs and logs nothing
@@ -129,7 +129,7 @@ def test_losses_are_taken_on_the_selected_histories_only(monkeypatch):
     pooled, ids = histories()
     select = torch.tensor([1, 4])
     noise = torch.randn(2, 2, D, dtype=torch.float64)
-    monkeypatch.setattr(fusion.experts, "draw_noise", lambda _: noise)
+    monkeypatch.setattr(fusion.experts, "draw_noise", lambda *_: noise)
     selected = fusion(pooled, ids, select)
     alone = fusion(pooled[select], ids[select])
     for name, loss in alone.losses.items():
@@ -144,7 +144,7 @@ def test_losses_on_a_random_part_estimate_those_on_all(monkeypatch, select):
     pooled, ids = histories()
     noise = dict(zip(map(tuple, pooled.flatten(1).tolist()), torch.randn(6, 2, D, dtype=torch.float64), strict=True))
     for fusion in (everything, sampled):
-        drawn_for = lambda x: torch.stack([noise[tuple(row)] for row in x.flatten(1).tolist()])  # noqa: E731
+        drawn_for = lambda x, _: torch.stack([noise[tuple(row)] for row in x.flatten(1).tolist()])  # noqa: E731
         monkeypatch.setattr(fusion.experts, "draw_noise", drawn_for)
     wanted = everything(pooled, ids, select).losses
     n = len(pooled) if select is None else len(select)

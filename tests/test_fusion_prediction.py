@@ -98,7 +98,7 @@ def test_losses_equal_the_literal_transcription(build, monkeypatch, name, scope)
     torch.manual_seed(3)
     noise = torch.randn(*((4, 1) if scope == "sequence" else real.shape), 2, 8, dtype=torch.float64)
     drawn = noise[:, 0] if scope == "sequence" else noise[real]
-    monkeypatch.setattr(model.fusion.experts, "draw_noise", lambda _: drawn)
+    monkeypatch.setattr(model.fusion.experts, "draw_noise", lambda *_: drawn)
     values = model.calculate_loss(interaction)
     losses = dict(zip(model.loss_names, values, strict=True))
     if scope == "sequence":
@@ -119,7 +119,7 @@ def test_losses_compare_inputs_and_not_what_dropout_hit(build, monkeypatch, name
     dropout["dropout_probs"] = [0.5, 0.5]
     unweighted = {"lambda_unique": 1.0, "lambda_synergy": 1.0, "lambda_redundancy": 1.0}
     _, model, _ = build(f"PRISM_{name}", expert_loss_on="prediction", fusion_scope="sequence", **unweighted, **dropout)
-    monkeypatch.setattr(model.fusion.experts, "draw_noise", lambda pooled: pooled)
+    monkeypatch.setattr(model.fusion.experts, "draw_noise", lambda pooled, _: pooled)
     values = model.train().calculate_loss(rows([2, 5, 10, 1]))
     losses = dict(zip(model.loss_names, (value.item() for value in values), strict=True))
     assert losses["synergy"] == pytest.approx(1, abs=1e-4) and losses["redundancy"] == pytest.approx(0, abs=1e-4)

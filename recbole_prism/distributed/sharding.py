@@ -156,19 +156,20 @@ def in_turn(hands: list[list]) -> list:
     return [piece for turn in zip_longest(*hands) for piece in turn if piece is not None]
 
 
-def batch_spread(x: Tensor) -> Tensor:
-    """Standard deviation over the rows of all processes' shares of a batch: x [T, ...] -> [...].
+def batch_spread(x: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Standard deviation over the rows of all processes' shares of a batch: x [T, M, D] -> [M, D].
 
-    Every process must come here equally often.
+    ``counts`` bool [T, M]: the rows that count, all if None. Every process must come here equally often.
     """
-    if processes.GROUP is None:
+    if processes.GROUP is None and counts is None:
         return x.std(0, unbiased=False)
-    count = x.new_full((1,), len(x), dtype=torch.float64)
-    values = x.double().flatten(1)
-    sums = torch.cat([count, values.sum(0), values.square().sum(0)])
-    dist.all_reduce(sums)
-    mean, squares = (sums[1:] / sums[0]).chunk(2)
-    return (squares - mean.square()).clamp(min=0).sqrt().to(x.dtype).unflatten(0, x.shape[1:])
+    values = x.double()
+    counted = torch.ones_like(values) if counts is None else counts.unsqueeze(-1).to(values.dtype).expand_as(values)
+    sums = torch.stack([part.sum(0) for part in (counted, counted * values, counted * values.square())])
+    if processes.GROUP is not None:
+        dist.all_reduce(sums)
+    mean, squares = sums[1:] / sums[0].clamp(min=1)
+    return (squares - mean.square()).clamp(min=0).sqrt().to(x.dtype)
 
 
 def relative_share(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -74,11 +74,12 @@ def draw_negatives(item_seq: Tensor, rows: Tensor, n_items: int, tries: int = 10
 
 
 class FewerRows:
-    """Batches of row numbers for ``training_mode: packed``: an epoch predicts about as many items as there are targets.
+    """Batches of row numbers for ``training_mode: packed``: about as many items as there are targets are masked.
 
     RecBole makes a row of every prefix and masks ``mask_ratio`` of each, so it predicts a long user's items many times
     an epoch. Here a user with n targets has n / (mask_ratio * mean length) rows, at most n: one drawn from each of as
-    many equal runs of prefixes, so that every prefix comes equally often. A batch masks about ``batch_size`` items.
+    many equal runs of prefixes, so that every prefix comes equally often. A batch masks about ``batch_size`` items. One
+    for fine-tuning (a share ``ft_ratio`` of the batches) has as many rows, and masks one item of each.
     What is drawn depends on seed and epoch alone.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from logging import getLogger
 
@@ -115,6 +115,29 @@ def resolve_training(values: dict, backbone: str) -> None:
         values["loss_type"] = "CE"
 
 
+def warn_without_effect(config, backbone: str, keys: Iterable[str] | None = None) -> None:
+    """Say in the log which keys that the user has set (of ``keys``, if given) change nothing beside the others."""
+    from recbole_prism.config import CHECKS
+    from recbole_prism.fusion_keys import without_effect
+
+    values = config.final_config_dict
+    windows = values["training_mode"] == "packed" and backbone != MASKED
+    reasons = {
+        **dict.fromkeys(without_effect(values["fusion"], CHECKS) if "fusion" in values else (), "with this fusion"),
+        **({} if windows else dict.fromkeys(("window_stride", "window_offset"), "without windows")),
+        **(
+            {}
+            if values["sampled_softmax"]
+            else dict.fromkeys(("num_negatives", "negative_distribution"), "without loss_type: sampled")
+        ),
+        **({} if values.get("target_smoothing") else {"smoothing_neighbours": "without target_smoothing"}),
+        **({"expert_loss_samples": "on predictions"} if _compares_predictions(values) else {}),
+    }
+    given = config.external_config_dict.keys() & reasons.keys() & set(keys or reasons)
+    for key in sorted(given):
+        getLogger().warning(f"{key}: without effect {reasons[key]}")
+
+
 def resolve_plain(config, backbone: str) -> bool:
     """The same for RecBole's own backbone, if the user sets ``training_mode``; else nothing is touched.
 
@@ -123,12 +146,18 @@ def resolve_plain(config, backbone: str) -> bool:
     from recbole_prism.config import CHECKS, model_yamls, read_yaml
 
     values = config.final_config_dict
-    if config.external_config_dict.get("training_mode") is None:
-        for key in config.external_config_dict.keys() & set(KEYS):
+    mode = config.external_config_dict.get("training_mode")
+    if mode is not None and mode not in ("packed", "rows"):
+        raise PRISMError(f"training_mode: {mode!r} is not allowed; must be {CHECKS['training_mode'][1]}")
+    given = sorted(config.external_config_dict.keys() & set(KEYS))
+    if backbone not in PLAIN:
+        for key in [*given, *(["training_mode"] if mode else [])]:
+            getLogger().warning(f"{key}: without effect on RecBole's own {backbone}, only on {', '.join(PLAIN)}")
+        return False
+    if mode is None:
+        for key in given:
             getLogger().warning(f"{key}: without effect on RecBole's own {backbone}, unless training_mode is set too")
         return False
-    if (mode := values["training_mode"]) not in ("packed", "rows"):
-        raise PRISMError(f"training_mode: {mode!r} is not allowed; must be {CHECKS['training_mode'][1]}")
     defaults = read_yaml(model_yamls("PRISM")[0])
     for key in KEYS:
         value = values.setdefault(key, defaults[key])
@@ -138,7 +167,10 @@ def resolve_plain(config, backbone: str) -> bool:
     values.pop("target_smoothing", None)  # a model without features has no neighbours
     resolve_training(values, backbone)
     if not values["own_loss"]:
+        for key in given:
+            getLogger().warning(f"{key}: without effect here, where {backbone} is trained as RecBole does")
         return False
+    warn_without_effect(config, backbone, KEYS)
     if values["loss_type"] == "CE" and "train_neg_sample_args" not in config.external_config_dict:
         values["train_neg_sample_args"] = None
     return True

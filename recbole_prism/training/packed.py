@@ -1,8 +1,7 @@
-"""Packed epochs inside RecBole's Trainer, and checkpoints from which a run goes on as if it had not stopped."""
+"""Packed epochs inside RecBole's Trainer."""
 
 from __future__ import annotations
 
-import random
 from functools import partial
 from logging import getLogger
 
@@ -11,7 +10,6 @@ import torch
 from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 
 from recbole_prism.distributed.processes import share_of
-from recbole_prism.distributed.sharding import gathered
 from recbole_prism.models.table import backbone_of
 from recbole_prism.training.batches import PackedBatches
 from recbole_prism.training.dataset import require_prefixes
@@ -41,6 +39,7 @@ class PackedMixin:
         self.encode = PACKED[backbone_of(config["model"])] if config["unpadded"] else None
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        use_fast_masking(train_data, self.config)
         if isinstance(self.model, MaskedBERT4Rec):
             self.model.sample_negatives(self._sampler(train_data), self.config["num_negatives"])
             if self.config["training_mode"] == "packed":
@@ -132,60 +131,3 @@ class _Zero(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         return tuple(torch.zeros_like(parameter) for parameter in ctx.saved_tensors)
-
-
-class ResumableMixin:
-    """In front of RecBole's Trainer: checkpoints hold the state of every random generator the training draws from.
-
-    They travel as RecBole's ``other_parameter``, which any RecBole reads and writes.
-    """
-
-    def __init__(self, config, model) -> None:
-        super().__init__(config, model)
-        self._train_generator: torch.Generator | None = None
-        self._resumed: dict | None = None
-        known = getattr(model, "other_parameter_name", [])
-        model.other_parameter_name = [*dict.fromkeys([*known, "random_states"])]
-        model.random_states = None
-
-    def fit(self, train_data, *args, **kwargs):
-        self._train_generator = train_data.generator
-        use_fast_masking(train_data, self.config)
-        if self._resumed is not None:
-            restore_random_states(self._resumed, self._train_generator)
-            self._resumed = None
-        return super().fit(train_data, *args, **kwargs)
-
-    def _save_checkpoint(self, epoch, verbose=True, **kwargs) -> None:
-        own, (_, world_size) = random_states(self._train_generator), share_of(self.config)
-        own["valid_result"] = self.valid_results[-1] if self.valid_results else self.best_valid_result
-        self.model.random_states = {"of_each_process": gathered(own)} if world_size > 1 else own
-        super()._save_checkpoint(epoch, verbose=verbose, **kwargs)
-
-    def resume_checkpoint(self, resume_file) -> None:
-        super().resume_checkpoint(resume_file)
-        states, (rank, world_size) = getattr(self.model, "random_states", None), share_of(self.config)
-        everyone = states.get("of_each_process", [states]) if states else []
-        self._resumed = everyone[rank] if len(everyone) == world_size else None  # else: those of a fresh start
-        self.best_valid_result = everyone[0].get("valid_result") if everyone else None
-
-
-def random_states(generator: torch.Generator | None) -> dict:
-    """States of Python's, numpy's and torch's generators, and of the one that shuffles the train loader."""
-    return {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "loader": None if generator is None else generator.get_state(),
-    }
-
-
-def restore_random_states(states: dict, generator: torch.Generator | None) -> None:
-    random.setstate(states["python"])
-    np.random.set_state(states["numpy"])
-    torch.set_rng_state(states["torch"].cpu())
-    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
-    if generator is not None and states["loader"] is not None:
-        generator.set_state(states["loader"].cpu())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -12,18 +11,17 @@ import torch
 from recbole.trainer import Trainer
 from recbole.utils import set_color
 
-from recbole_prism.config import check_valid_metric, model_yamls, read_yaml
-from recbole_prism.distributed import processes
+from recbole_prism.config import check_valid_metric
 from recbole_prism.distributed.sharding import gathered, in_turn
 from recbole_prism.errors import PRISMError
 from recbole_prism.features import check_fingerprint, fingerprint_of
-from recbole_prism.recommend.checkpoint import read_checkpoint
 from recbole_prism.report.drawing import require_matplotlib
 from recbole_prism.training.asynchronous import AsynchronousMixin
 from recbole_prism.training.cold import ColdItemsMixin
 from recbole_prism.training.ema import EMAMixin
 from recbole_prism.training.evaluation import EvaluationMixin
-from recbole_prism.training.packed import PackedMixin, ResumableMixin
+from recbole_prism.training.packed import PackedMixin
+from recbole_prism.training.resuming import ResumableMixin
 
 
 class RecordingMixin:
@@ -111,41 +109,6 @@ def remember_items(model, dataset) -> str:
 
 class PackedTrainer(RecordingMixin, ResumableMixin, EMAMixin, PackedMixin, AsynchronousMixin, EvaluationMixin, Trainer):
     """RecBole's Trainer for RecBole's own models, packed."""
-
-    def resume_checkpoint(self, resume_file) -> None:
-        if processes.is_first():
-            if not os.path.isfile(resume_file):
-                raise PRISMError(f"{resume_file}: no such checkpoint")
-            _check_unchanged(resume_file, self.config)
-        try:
-            super().resume_checkpoint(resume_file)
-        except RuntimeError as error:  # torch's, of RecBole's own models
-            reason = "; ".join(line.strip() for line in str(error).splitlines()[1:2])
-            raise PRISMError(
-                f"{resume_file}: does not fit {self.config['model']} on this dataset ({reason}); "
-                "was it trained with another model, dataset, filtering or hidden size?"
-            ) from error
-
-
-UNTRAINED = {"report", "figures", "torch_compile"}  # keys that do not change what is trained
-
-
-def _check_unchanged(checkpoint: str, config) -> None:
-    """Raise PRISMError if a key that nobody sets now was another when the checkpoint was made, by another default, or
-    if one is set that would have no effect, since the optimizer goes on with its own."""
-    before = read_checkpoint(Path(checkpoint))["config"].final_config_dict
-    for key in ("learner", "learning_rate", "weight_decay"):
-        if before.get(key) != config[key]:
-            raise PRISMError(
-                f"{checkpoint}: was trained with {key}: {before.get(key)}, and its optimizer goes on with it; "
-                f"{config[key]} would have no effect (start anew for that)"
-            )
-    ours = read_yaml(model_yamls("PRISM")[0]).keys() - config.external_config_dict.keys() - UNTRAINED
-    changed = sorted(key for key in ours & before.keys() if key in config and before[key] != config[key])
-    if changed:
-        was = ", ".join(f"{key}: {before[key]}" for key in changed)
-        now = ", ".join(str(config[key]) for key in changed)
-        raise PRISMError(f"{checkpoint}: was trained with {was}, and the defaults are {now} now; set what is wanted")
 
 
 class PRISMTrainer(ColdItemsMixin, PackedTrainer):

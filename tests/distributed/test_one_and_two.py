@@ -24,6 +24,7 @@ CASES = {
     "rows with padding": ("PRISM_NARM", {"dropout_probs": [0.0, 0.0]}),
     "rows, one vector each": ("PRISM_GRU4Rec", {"fusion_scope": "sequence"}),
     "rows, masked": ("PRISM_BERT4Rec", {"training_mode": "rows", "mask_ratio": 1.0, "ft_ratio": 0.0}),
+    "rows, masked, predictions": ("PRISM_BERT4Rec", {"ft_ratio": 1.0, "expert_loss_on": "prediction"}),
     "packed, masked": ("PRISM_BERT4Rec", {"training_mode": "packed", "mask_ratio": 1.0, "ft_ratio": 0.0}),
     "packed, masked, RecBole's": ("BERT4Rec", {"training_mode": "packed", "ft_ratio": 1.0}),
     "rows, masked, RecBole's": ("BERT4Rec", {"training_mode": "rows", "mask_ratio": 1.0, "ft_ratio": 0.0}),

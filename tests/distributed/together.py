@@ -85,8 +85,8 @@ def prepare(settings: dict, model: str, **overrides):
     return config, get_trainer(config["MODEL_TYPE"], model)(config, network), loaders
 
 
-def _fixed_noise(self, pooled):
-    return torch.sin(37.0 * pooled.detach()) * batch_spread(pooled.detach())
+def _fixed_noise(self, pooled, available=None):
+    return torch.sin(37.0 * pooled.detach()) * batch_spread(pooled.detach(), available)
 
 
 def _mean_code(self, mean, log_variance, available=None):

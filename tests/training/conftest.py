@@ -29,7 +29,7 @@ def one_thread():
 def fixed_noise(monkeypatch):
     """Noise that depends on what it replaces alone, so that batches of the same histories in any order get the same."""
 
-    def draw_noise(self, pooled):
+    def draw_noise(self, pooled, available=None):
         return torch.sin(37.0 * pooled.detach()) + 0.3
 
     monkeypatch.setattr(InteractionExperts, "draw_noise", draw_noise)
