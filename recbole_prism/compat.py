@@ -126,6 +126,28 @@ def exhaustive_search() -> str | None:
     return "hyperopt: RecBole's exhaustive search draws from a RandomState that knows integers()"
 
 
+def counts_of_metrics() -> str | None:
+    """evaluator/collector.py:227 calls ``.cpu()`` on counts, which ItemCoverage and others need."""
+    from recbole.evaluator import Collector
+    from torch import Tensor
+
+    gather = Collector.get_data_struct
+    if hasattr(gather, "__wrapped__"):
+        return None
+
+    @functools.wraps(gather)
+    def get_data_struct(self):
+        gathered = self.data_struct._data_dict
+        counts = {name: gathered.pop(name) for name in list(gathered) if not isinstance(gathered[name], Tensor)}
+        collected = gather(self)
+        gathered.update(counts)
+        collected._data_dict.update(counts)
+        return collected
+
+    Collector.get_data_struct = get_data_struct
+    return "coverage and diversity metrics: RecBole's collector leaves counts where they are"
+
+
 class View(types.ModuleType):
     """A module seen with some names replaced, for one importing module only."""
 
@@ -148,6 +170,7 @@ CURES: tuple[Callable[[], str | None], ...] = (
     sparse_update,
     anomaly_detection,
     exhaustive_search,
+    counts_of_metrics,
 )
 
 

@@ -11,7 +11,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable
 from logging import getLogger
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 
 import yaml
@@ -31,7 +31,7 @@ def _number(low: float, high: float = float("inf"), *, open_low: bool = False, k
             return False
         return (low < value if open_low else low <= value) and value <= high
 
-    noun = "an integer" if kind is int else "a number"
+    noun = "an integer" if kind in (int, Integral) else "a number"
     upper = "" if high == float("inf") else f" and at most {high}"
     return holds, f"{noun} {'greater than' if open_low else 'of at least'} {low}{upper}"
 
@@ -127,8 +127,8 @@ CHECKS: dict[str, Check] = {
 
 RECBOLE: dict[str, Check] = {  # keys of RecBole's whose wrong values end in errors that name none
     "learning_rate": _number(0, kind=Real),
-    **dict.fromkeys(("MAX_ITEM_LIST_LENGTH", "train_batch_size", "eval_batch_size"), _number(1, kind=Real)),
-    **dict.fromkeys(("epochs", "stopping_step"), _number(0, kind=Real)),
+    **dict.fromkeys(("MAX_ITEM_LIST_LENGTH", "train_batch_size", "eval_batch_size"), _number(1, kind=Integral)),
+    **dict.fromkeys(("epochs", "stopping_step"), _number(0, kind=Integral)),
 }
 
 
@@ -193,17 +193,29 @@ def _check_backbone(values: dict, name: str) -> None:
 
 def check_valid_metric(config) -> None:
     """Raise PRISMError if early stopping asks for what is not computed, before an epoch is trained."""
+    if "eval_step" in config and (config["eval_step"] or 0) <= 0:
+        return
+    wanted, computed = config["valid_metric"], computed_metrics(config["metrics"], config["topk"])
+    if str(wanted).lower() not in map(str.lower, computed):
+        raise PRISMError(f"valid_metric: {wanted!r} is not computed; metrics and topk give {', '.join(computed)}")
+
+
+def computed_metrics(metrics: str | list[str], topk: int | list[int]) -> list[str]:
+    """Names of RecBole's results: NDCG@10, but AUC. Raises PRISMError for what cannot name metrics or ranks."""
     from recbole.evaluator.register import metric_types
     from recbole.utils import EvaluatorType
 
-    if (config["eval_step"] or 0) <= 0:
-        return
-    wanted, computed = config["valid_metric"], []
-    for metric in config["metrics"]:
+    metrics = [metrics] if isinstance(metrics, str) else metrics
+    topk = [topk] if isinstance(topk, int) else topk
+    for key, values, kind in (("metrics", metrics, str), ("topk", topk, int)):
+        if not isinstance(values, (list, tuple)) or not all(isinstance(value, kind) for value in values):
+            noun = "names" if kind is str else "integers"
+            raise PRISMError(f"{key}: {values!r} is not allowed; must be a list of {noun}")
+    names = []
+    for metric in metrics:
         at_k = metric_types.get(metric.lower()) != EvaluatorType.VALUE and metric.lower() != "gauc"
-        computed += [f"{metric}@{k}" for k in config["topk"]] if at_k else [metric]
-    if wanted.lower() not in map(str.lower, computed):
-        raise PRISMError(f"valid_metric: {wanted!r} is not computed; metrics and topk give {', '.join(computed)}")
+        names += [f"{metric}@{k}" for k in topk] if at_k else [metric]
+    return names
 
 
 def check_feature_files(config) -> None:

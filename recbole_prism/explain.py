@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recbole_prism.errors import PRISMError
-from recbole_prism.recommend.command import add_model_arguments, load_recommender, read_tokens
+from recbole_prism.recommend.command import add_model_arguments, load_recommender, read_token, read_tokens
 
 if TYPE_CHECKING:
     from recbole_prism.recommend.deletion import Effect, Explanation
@@ -28,7 +28,7 @@ BY_CONSTRUCTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     whom = parser.add_mutually_exclusive_group(required=True)
-    whom.add_argument("--user", metavar="USER", help="a user token")
+    whom.add_argument("--user", metavar="USER", help="a user token, or @FILE with one")
     whom.add_argument("--sequence", nargs="+", metavar="ITEM", help="item tokens, oldest first; @FILE: one a line")
     whom.add_argument("--all-users", action="store_true", help="distributions and faithfulness over users")
     parser.add_argument("--item", help="the item to explain (the best one not in the history)")
@@ -61,20 +61,22 @@ def _one(arguments: argparse.Namespace) -> dict:
     if arguments.others:
         raise PRISMError("--others compares weights over users; say --all-users")
     recommender = load_recommender(arguments)
-    user = None
+    token = user = None
     if arguments.user is not None:
         histories = recommender.loaded.users()
-        user = histories.ids([arguments.user])[0]
+        token = read_token("--user", arguments.user)
+        user = histories.ids([token])[0]
         history = histories.history(user, arguments.history)
         if not len(history):
-            raise PRISMError(f"user {arguments.user!r} has no {arguments.history} history")
+            raise PRISMError(f"user {token!r} has no {arguments.history} history")
     else:
         if arguments.history != "full":
             raise PRISMError("--history chooses what of a user's past counts; a --sequence counts as it is")
         history = np.array(recommender.catalogue.ids(read_tokens(arguments.sequence)), dtype=np.int64)
-    explanation = explain(recommender, history, user=user, item=arguments.item)
+    item = None if arguments.item is None else read_token("--item", arguments.item)
+    explanation = explain(recommender, history, user=user, item=item)
     print(explanation_text(explanation))
-    return {"caution": CAUTION, "user": arguments.user, **dataclasses.asdict(explanation)}
+    return {"caution": CAUTION, "user": token, **dataclasses.asdict(explanation)}
 
 
 def _many(arguments: argparse.Namespace) -> dict:

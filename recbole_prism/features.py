@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 import os
+import pickle
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -38,13 +39,11 @@ def write_features(path: str | os.PathLike, item_ids: Sequence[str], features: n
     """
     from safetensors.numpy import save
 
-    path = Path(path)
-    features = np.ascontiguousarray(features)
-    if features.dtype not in (np.float16, np.float32):
-        features = features.astype(np.float32)
-    check_features(path, FeatureFile(list(item_ids), features))
+    path, item_ids = Path(path), [str(token) for token in item_ids]
+    features = _as_floats(path, np.ascontiguousarray(features))
+    check_features(path, FeatureFile(item_ids, features))
     strings = {key: str(value) for key, value in metadata.items()}
-    payload = save({"features": features}, metadata=strings | {"item_ids": json.dumps(list(item_ids))})
+    payload = save({"features": features}, metadata=strings | {"item_ids": json.dumps(item_ids)})
     write_atomically(path, payload)
 
 
@@ -86,8 +85,17 @@ def read_features(path: str | os.PathLike) -> FeatureFile:
         raise
     except Exception as error:  # each reader's library has its own errors; all of them mean an unreadable file
         raise PRISMError(f"{path}: cannot be read as {path.suffix} features ({error}); make the file again") from error
+    contents.features = _as_floats(path, contents.features)
     check_features(path, contents)
     return contents
+
+
+def _as_floats(path: Path, features: np.ndarray) -> np.ndarray:
+    """float16 and float32 as they are, other numbers as float32. Raises PRISMError for what are no real numbers."""
+    if features.dtype.kind not in "fiub":
+        raise PRISMError(f"{path}: features are of type {features.dtype}; must be real numbers")
+    with np.errstate(over="ignore"):  # what is too large becomes Inf, which is refused
+        return features if features.dtype in (np.float16, np.float32) else features.astype(np.float32)
 
 
 def _read_safetensors(path: Path) -> FeatureFile:
@@ -116,11 +124,17 @@ def read_ids(path: Path) -> list[str]:
 def _read_pt(path: Path) -> FeatureFile:
     import torch
 
-    contents = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = "'item_ids' as a list of tokens and 'features' as a torch tensor"
+        raise PRISMError(f"{path}: cannot be read without unpickling; save {wanted}") from error
     if not isinstance(contents, dict) or not {"item_ids", "features"} <= contents.keys():
         raise PRISMError(f"{path}: needs a dict with 'item_ids' (list of tokens) and 'features' [N, d]")
-    features = torch.as_tensor(contents["features"]).float().numpy()
-    return FeatureFile([str(token) for token in contents["item_ids"]], features)
+    item_ids, features = contents["item_ids"], torch.as_tensor(contents["features"])
+    item_ids = item_ids.tolist() if isinstance(item_ids, torch.Tensor) else item_ids
+    features = features if features.is_complex() else features.float()
+    return FeatureFile([str(token) for token in item_ids], features.numpy())
 
 
 def _read_atomic(path: Path) -> FeatureFile:
@@ -163,7 +177,9 @@ def check_features(path: str | os.PathLike, contents: FeatureFile) -> None:
     broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(broken):
         tokens = [item_ids[n] for n in broken[:3]]
-        raise PRISMError(f"{path}: {len(broken)} rows hold NaN or Inf (first items: {tokens}); encode them again")
+        raise PRISMError(
+            f"{path}: {len(broken)} rows hold NaN, Inf or too large numbers (first items: {tokens}); encode them again"
+        )
 
 
 @dataclass

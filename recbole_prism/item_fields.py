@@ -89,6 +89,10 @@ def from_item_field(config, dataset, name: str, field: str) -> Aligned:
             f"nor a loaded field of the .item file{suggest(field, fields)}; loaded fields: {fields} (see load_col)"
         )
     column = dataset.item_feat[field].numpy()
+    if field in (config["numerical_features"] or ()):
+        if field in (config["discretization"] or {}):
+            raise PRISMError(f"modality {name!r}: {field!r} is in discretization, which leaves no number of it")
+        column = column[..., 0]  # RecBole keeps [value, index] of these
     if dataset.field2type[field].value.startswith("token"):
         hot = np.zeros((dataset.item_num, dataset.num(field)), dtype=np.float32)
         np.put_along_axis(hot, column.reshape(len(column), -1).astype(np.int64), 1.0, axis=1)

@@ -5,6 +5,9 @@ import sys
 
 import pytest
 import torch
+from recbole.utils import get_trainer
+
+from recbole_prism import compat
 
 
 def run_python(code: str) -> str:
@@ -118,9 +121,16 @@ def test_exhaustive_search_runs_with_this_hyperopt(tmp_path):
     assert tuning.best_params["learning_rate"] == 0.2
 
 
-def test_cures_are_applied_once():
-    from recbole_prism import compat
+def test_general_models_are_evaluated_by_coverage_too(build):
+    metrics = ["NDCG", "ItemCoverage", "AveragePopularity", "GiniIndex"]
+    config, model, loaders = build("Pop", metrics=metrics, topk=[3], valid_metric="NDCG@3")
+    trainer = get_trainer(config["MODEL_TYPE"], "Pop")(config, model)
+    trainer.fit(loaders[0], loaders[1], verbose=False)
+    first, second = (trainer.evaluate(loaders[2]) for _ in range(2))
+    assert first == second and 3 / 20 <= first["itemcoverage@3"] <= 1 and "counts_of_metrics" in compat.MENDED
 
+
+def test_cures_are_applied_once():
     load = torch.load
     before = dict(compat.MENDED)
     assert compat.apply() == before

@@ -88,8 +88,11 @@ def test_a_token_named_like_padding_never_reaches_row_zero():
     ("contents", "message"),
     [
         (FeatureFile(["a", "a"], np.ones((2, 1), np.float32)), r"1 duplicate item ids \(first: \['a'\]\)"),
-        (FeatureFile(["a", "b"], np.array([[1], [np.nan]], np.float32)), r"1 rows hold NaN or Inf .*\['b'\]"),
-        (FeatureFile(["a"], np.array([[np.inf]], np.float32)), "NaN or Inf"),
+        (FeatureFile(["a", "b"], np.array([[1], [np.nan]], np.float32)), r"1 rows hold NaN, Inf .*\['b'\]"),
+        (FeatureFile(["a"], np.array([[np.inf]], np.float32)), "NaN, Inf"),
+        (FeatureFile(["a"], np.array([[1e200]])), "too large numbers"),
+        (FeatureFile(["a"], np.array([[1j]])), "of type complex128; must be real numbers"),
+        (FeatureFile(["a"], np.array([["1"]])), "of type <U1; must be real numbers"),
         (FeatureFile(["a"], np.ones((2, 1), np.float32)), r"shape \[2, 1\] for 1 item ids"),
         (FeatureFile(["a"], np.ones(1, np.float32)), r"shape \[1\]"),
     ],
@@ -123,6 +126,27 @@ def test_corrupt_and_foreign_files_are_named(tmp_path):
     np.save(tmp_path / "lonely.npy", VECTORS)
     with pytest.raises(PRISMError, match=r"lonely\.ids\.txt: missing"):
         read_features(tmp_path / "lonely.npy")
+
+
+@pytest.mark.parametrize("values", [np.array([["1"]]), np.array([[1j]]), np.array([[1e200]])])
+def test_what_are_no_numbers_of_float32_is_refused_by_name(tmp_path, values):
+    np.save(tmp_path / "f.npy", values)
+    (tmp_path / "f.ids.txt").write_text("a\n")
+    with pytest.raises(PRISMError, match=r"f\.npy: .*(must be real|too large) numbers"):
+        read_features(tmp_path / "f.npy")
+
+
+def test_ids_may_be_numbers_of_an_array(tmp_path):
+    torch.save({"item_ids": torch.tensor([7, 8]), "features": torch.ones(2, 3).bfloat16()}, tmp_path / "f.pt")
+    assert read_features(tmp_path / "f.pt").item_ids == ["7", "8"]
+    write_features(tmp_path / "f.safetensors", np.array([7, 8]), np.ones((2, 3)))
+    assert read_features(tmp_path / "f.safetensors").item_ids == ["7", "8"]
+    torch.save({"item_ids": ["a"], "features": torch.ones(1, 1) * 1j}, tmp_path / "f.pt")
+    with pytest.raises(PRISMError, match=r"f\.pt: features are of type complex64"):
+        read_features(tmp_path / "f.pt")
+    torch.save({"item_ids": ["a"], "features": np.ones((1, 1))}, tmp_path / "f.pt")
+    with pytest.raises(PRISMError, match=r"f\.pt: cannot be read .*'features' as a torch tensor"):
+        read_features(tmp_path / "f.pt")
 
 
 def test_pickles_are_not_loaded(tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from recbole_prism import PRISMError
 from recbole_prism.item_fields import ItemField
@@ -39,6 +40,22 @@ def test_a_file_of_the_datasets_items_gives_their_features(build, data_path, kin
     contents, _ = field.read(data_path / "tiny" / "tiny.item", config.final_config_dict, values.shape[1])
     rows = loaders[0]._dataset.token2id("item_id", np.array(contents.item_ids))
     assert len(rows) == 20 and np.array_equal(values[rows], contents.features)
+
+
+def test_numerical_features_of_recbole_are_the_numbers(build, data_path):
+    """RecBole keeps such a field as [value, index]."""
+    file = data_path / "tiny" / "tiny.item"
+    file.write_text(file.read_text().replace("i1\tc1\t0.5", "i1\tc1\t"))
+    load_col = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "category", "price"]}
+    settings = {"modalities": {"price": "price"}, "load_col": load_col, "feature_scaling": "none"}
+    plain = build("PRISM_SASRec", **settings)[1].modalities
+    numerical = build("PRISM_SASRec", **settings, numerical_features=["price"])[1].modalities
+    assert numerical.values_price.shape[1] == 1 and torch.equal(numerical.values_price, plain.values_price)
+    assert np.array_equal(numerical.coverage["price"], plain.coverage["price"])
+    assert not plain.coverage["price"][1:].all()
+    with pytest.raises(PRISMError, match="'price' is in discretization"):
+        bins = {"price": {"method": "LD"}}
+        build("PRISM_SASRec", **settings, numerical_features=["price"], discretization=bins)
 
 
 def write(folder, cells):

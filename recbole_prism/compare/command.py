@@ -76,7 +76,7 @@ def main(arguments: argparse.Namespace) -> int:
     print(f"written to {root}/table.csv, .json, .md, .tex, slices.csv, report.html")
     missing = len(jobs) - sum(len(row.runs) for row in rows)
     if arguments.only_tables and missing:
-        print(f"{missing} of {len(jobs)} runs are not finished, and in no table")
+        print(f"{missing} of {len(jobs)} runs are not finished, or of data that have changed since, and in no table")
     if failed:
         print(f"{len(failed)} of {len(jobs)} runs failed; the same command tries them again")
     return 1 if failed else 0
@@ -84,13 +84,12 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _check_metrics(metrics: list[str], jobs: list) -> None:
     """Raises PRISMError for columns that no run will measure, before any is run."""
+    from recbole_prism.config import computed_metrics
     from recbole_prism.errors import suggest
 
-    measured = set()
-    for job in jobs:
-        topk, names = job.settings["topk"], job.settings["metrics"]
-        names = [name.lower() for name in ([names] if isinstance(names, str) else names)]
-        measured.update(names, (f"{name}@{k}" for name in names for k in ([topk] if isinstance(topk, int) else topk)))
+    measured = {
+        name.lower() for job in jobs for name in computed_metrics(job.settings["metrics"], job.settings["topk"])
+    }
     for metric in metrics:
         if metric not in measured:
             raise PRISMError(f"--metrics: {metric!r} is not measured{suggest(metric, measured)}; see topk and metrics")

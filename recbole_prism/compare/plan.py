@@ -69,6 +69,22 @@ class Job:
         return root / "runs" / self.dataset / self.label / f"seed-{self.seed}-{digest}"
 
 
+def shared_eval_args(*given: dict) -> dict:
+    """``eval_args`` of SHARED with the parts that are given in their place: ``{mode: uni100}`` keeps the split."""
+    eval_args = dict(SHARED["eval_args"])
+    for settings in given:
+        told = settings.get("eval_args")
+        if told is None:
+            continue
+        if not isinstance(told, dict):
+            raise PRISMError(f"eval_args: {told!r} is not a mapping of {', '.join(eval_args)}")
+        for key in told:
+            if key not in SHARED["eval_args"]:
+                raise PRISMError(f"eval_args: {key!r} is not one of {', '.join(eval_args)}")
+        eval_args.update(told)
+    return eval_args
+
+
 @dataclass
 class Plan:
     """models {label: its own settings, and ``model`` if the label is no model's name, and ``config_files``, which come
@@ -96,6 +112,7 @@ class Plan:
                     check_model(name)
                     told = read_files(files, name, dataset)
                     settings = {**told, **SHARED, **self.settings, **own, "seed": seed}
+                    settings["eval_args"] = shared_eval_args(self.settings, own)
                     given = given_settings(dataset, settings)
                     if name not in MODELS:
                         check_keys(name, {**told, **self.settings, **own})
@@ -250,6 +267,8 @@ def make_plan(
 ) -> Plan:
     """A checked plan; ``seeds`` is how many or which; the baseline is the first model unless named; ``cold_items``: the
     share of items held out of training."""
+    from recbole_prism.config import check_valid_metric
+
     models, datasets, controls = (
         [named] if isinstance(named, str) else named for named in (models, datasets, controls)
     )
@@ -280,7 +299,10 @@ def make_plan(
         baseline or next(iter(by_name)),
         cold_items,
     )
-    labels = {job.label for job in plan.jobs()}
+    jobs = plan.jobs()
+    for job in jobs:
+        check_valid_metric(job.settings)
+    labels = {job.label for job in jobs}
     if plan.baseline not in labels:
         raise PRISMError(f"baseline {plan.baseline!r} is not compared{suggest(plan.baseline, labels)}")
     return plan

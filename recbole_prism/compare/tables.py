@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recbole_prism.compare.data import has_changed
 from recbole_prism.compare.plan import Job
 from recbole_prism.compare.statistics import ByUser, Comparison, compare_all
 
@@ -42,13 +43,14 @@ class Row:
 
 
 def collect(jobs: Iterable[Job], root: Path, baseline: str) -> list[Row]:
-    """Rows of all jobs that have a result, compared with the baseline of their dataset where it has results."""
+    """Rows of all jobs that have a result of the data there are, compared with the baseline of their dataset where it
+    has results."""
     rows: dict[tuple[str, str], Row] = {}
     results: dict[tuple[str, str], list[dict]] = {}
     users: dict[tuple[str, str], dict[int, dict[str, ByUser]]] = {}
     for job in jobs:
         folder, key = job.folder(root), (job.dataset, job.label)
-        if not (folder / "result.json").is_file():
+        if not (folder / "result.json").is_file() or has_changed(job, folder):
             continue
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         row = rows.setdefault(key, Row(*key))

@@ -52,6 +52,8 @@ def table_rows(
                 continue
             if header is None:
                 header = [name.strip() for name in fields]
+                if twice := [name for name in dict.fromkeys(expected) if header.count(name) > 1]:
+                    raise PRISMError(f"{raw.path}: several columns are named {twice[0]!r}; rename all but one")
             elif len(fields) != len(header):
                 bad.add(raw.path, number, "another number of fields than the header")
             else:

@@ -26,7 +26,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     whom = parser.add_mutually_exclusive_group(required=True)
-    whom.add_argument("--user", nargs="+", metavar="USER", help="user tokens; @FILE: one a line")
+    whom.add_argument("--user", nargs="+", metavar="USER", help="user tokens; @FILE: one a line; @@x: the token @x")
     whom.add_argument("--all-users", action="store_true", help="every user who has a history")
     whom.add_argument("--sequence", nargs="+", metavar="ITEM", help="item tokens, oldest first; @FILE: one a line")
     parser.add_argument("-k", type=int, help="how many items (10, or all of --only if these are fewer)")
@@ -82,12 +82,14 @@ def main(arguments: argparse.Namespace) -> int:
         for first, chunk in enumerate(chunks):
             PRINTERS[arguments.format](recommender, chunk, first == 0)
         return 0
-    count = 0
+    count, most = 0, 0
     with table(output) as append:
         for chunk in chunks:
-            append(_rows(recommender, chunk))
+            rows = _rows(recommender, chunk)
+            append(rows)
+            most = max([most, *(rank for _, rank, *_ in rows)])
             count += len(chunk.users)
-    print(f"{output}: {count} user{'s' if count != 1 else ''}, up to {arguments.k} items each")
+    print(f"{output}: {count} user{'s' if count != 1 else ''}, up to {most} item{'s' if most != 1 else ''} each")
     return 0
 
 
@@ -101,11 +103,14 @@ def load_recommender(arguments: argparse.Namespace) -> Recommender:
 
 
 def read_tokens(arguments: list[str]) -> list[str]:
-    """Tokens as given, with every @FILE replaced by its lines. Raises PRISMError if a file is unreadable or empty."""
+    """Tokens as given, with every @FILE replaced by its lines; ``@@x`` is the token ``@x``.
+
+    Raises PRISMError if a file is unreadable or empty.
+    """
     tokens: list[str] = []
     for argument in arguments:
-        if not argument.startswith("@"):
-            tokens.append(argument)
+        if argument[:1] != "@" or argument[:2] == "@@":
+            tokens.append(argument.removeprefix("@"))
             continue
         try:
             lines = Path(argument[1:]).read_text(encoding="utf-8-sig").splitlines()
@@ -116,6 +121,14 @@ def read_tokens(arguments: list[str]) -> list[str]:
             raise PRISMError(f"{argument[1:]}: holds no token; write one a line")
         tokens += found
     return tokens
+
+
+def read_token(option: str, argument: str) -> str:
+    """The same for an option that names one."""
+    tokens = read_tokens([argument])
+    if len(tokens) > 1:
+        raise PRISMError(f"{option}: {argument[1:]} holds {len(tokens)} tokens, and one is explained at a time")
+    return tokens[0]
 
 
 def _assignment(text: str) -> tuple[str, str]:

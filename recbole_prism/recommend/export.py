@@ -33,8 +33,7 @@ def main(arguments: argparse.Namespace) -> int:
     export_bundle(loaded, path, with_users=arguments.with_users, overwrite=arguments.overwrite)
     manifest = (path / MANIFEST).read_bytes() if path.is_dir() else zipfile.ZipFile(path).read(MANIFEST)
     users = f"{len(loaded.users().tokens) - 1} users" if arguments.with_users else "no users"
-    print(
-        f"{path}: {loaded.name}, {len(loaded.catalogue)} items ({len(loaded.catalogue.titles)} with a title), {users}"
-    )
+    titled = sum(bool(loaded.catalogue.title(token)) for token in loaded.catalogue.tokens[1:])
+    print(f"{path}: {loaded.name}, {len(loaded.catalogue)} items ({titled} with a title), {users}")
     print(f"  manifest SHA-256 {hashlib.sha256(manifest).hexdigest()}")
     return 0

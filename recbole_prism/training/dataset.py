@@ -62,7 +62,8 @@ class PrefixDataset(FastLoading, SequentialDataset):
     def __getitem__(self, index, join: bool = True) -> Interaction:
         """Rows with their lists, for whoever trains or evaluates row by row."""
         if isinstance(index, (np.ndarray, list)):
-            index = torch.as_tensor(index, dtype=torch.long)  # Interaction would turn it into a list
+            index = torch.as_tensor(index)  # Interaction would turn it into a list
+            index = index if index.dtype == torch.bool else index.long()
         rows = Interaction({name: values[index] for name, values in self.inter_feat.interaction.items()})
         if PLACE in rows and self.item_id_list not in rows:
             rows = self.with_lists(rows)

@@ -58,15 +58,6 @@ class ChunkCollector(Collector):
             else:
                 self._collect(scores, positive)
 
-    def get_data_struct(self):
-        """RecBole's, which fails on the counts that coverage and diversity metrics need (collector.py:225)."""
-        gathered = self.data_struct._data_dict
-        counts = {name: gathered.pop(name) for name in list(gathered) if not isinstance(gathered[name], Tensor)}
-        collected = Collector.get_data_struct(self)
-        gathered.update(counts)
-        collected._data_dict.update(counts)
-        return collected
-
     def _collect(self, scores: Tensor, positive: Tensor) -> None:
         best = torch.topk(scores, max(self.topk), dim=-1).indices
         if self.register.need("rec.items"):

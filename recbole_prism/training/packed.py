@@ -10,6 +10,7 @@ import torch
 from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 
 from recbole_prism.distributed.processes import share_of
+from recbole_prism.errors import PRISMError
 from recbole_prism.models.table import backbone_of
 from recbole_prism.training.batches import PackedBatches
 from recbole_prism.training.dataset import require_prefixes
@@ -40,7 +41,9 @@ class PackedMixin:
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         use_fast_masking(train_data, self.config)
-        if isinstance(self.model, MaskedBERT4Rec):
+        if not isinstance(self.model, MaskedBERT4Rec):
+            check_negatives(train_data, self.config["loss_type"])
+        else:
             self.model.sample_negatives(self._sampler(train_data), self.config["num_negatives"])
             if self.config["training_mode"] == "packed":
                 self._rows = self._rows or use_fewer_rows(train_data, self.config)
@@ -108,6 +111,15 @@ class PackedMixin:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         options = {key: optimizer.defaults[key] for key in ("lr", "betas", "eps", "weight_decay", "amsgrad")}
         return type(optimizer)(parameters, **options, fused=True)
+
+
+def check_negatives(train_data, loss_type: str | None) -> None:
+    """Raise PRISMError if a loss on pairs has no second of them."""
+    if loss_type == "BPR" and train_data.neg_sample_args["distribution"] == "none":
+        raise PRISMError(
+            "loss_type: BPR needs negatives, and none are drawn; set train_neg_sample_args: "
+            "{distribution: uniform, sample_num: 1}, and leave out dataloaders that were saved without"
+        )
 
 
 def advise_long_windows(batches: PackedBatches, learning_rate: float) -> None:

@@ -49,7 +49,9 @@ def test_a_comparison_survives_a_failing_job_and_resumes(plan, tmp_path, capsys)
     assert str(runs["Pop"].relative_to(output)) in (output / "report.html").read_text()
 
     assert main(["compare", str(plan), "-o", str(output), "--only-tables"]) == 0
-    assert "1 of 3 runs are not finished, and in no table" in capsys.readouterr().out
+    assert (
+        "1 of 3 runs are not finished, or of data that have changed since, and in no table" in capsys.readouterr().out
+    )
 
     before = {name: (runs[name] / "result.json").stat().st_mtime_ns for name in ("Pop", "SASRec")}
     mended = yaml.safe_load(plan.read_text())
@@ -96,6 +98,9 @@ def wait_for(found, seconds=90):
         (["--models", "Pop", "--set", "topk=[1"], "the value cannot be read"),
         (["--models", "Pop", "--only-tables"], "no run is finished"),
         (["--models", "Pop", "--metrics", "NDGC@10"], "'ndgc@10' is not measured (did you mean 'ndcg@10'"),
+        (["--models", "Pop", "--metrics", "recall"], "--metrics: 'recall' is not measured"),
+        (["--models", "Pop", "--set", "valid_metric=MRR@10"], "valid_metric: 'MRR@10' is not computed"),
+        (["--models", "Pop", "--set", "topk=[a]"], "topk: ['a'] is not allowed; must be a list of integers"),
         (["--models", "SASRec", "--set", "epohcs=1"], "epohcs: known neither to RecBole nor to SASRec"),
     ],
 )

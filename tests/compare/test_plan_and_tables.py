@@ -9,7 +9,7 @@ import pytest
 
 from recbole_prism import PRISMError
 from recbole_prism.compare import tables
-from recbole_prism.compare.plan import CONTROLS, control_settings, make_plan
+from recbole_prism.compare.plan import CONTROLS, SHARED, control_settings, make_plan
 from recbole_prism.config import known_keys
 from recbole_prism.features import read_features
 
@@ -41,6 +41,14 @@ def test_another_setting_is_another_folder(plan):
     before = plan.jobs()[0].folder(tables.Path("x"))
     plan.settings["epochs"] = 4
     assert plan.jobs()[0].folder(tables.Path("x")) != before
+
+
+def test_parts_of_eval_args_leave_the_others_shared():
+    models = {"SASRec": {}, "drawn": {"model": "SASRec", "eval_args": {"mode": "pop100"}}}
+    jobs = make_plan(models, ["a"], 1, settings={"eval_args": {"mode": "uni100"}}).jobs()
+    assert [job.settings["eval_args"]["mode"] for job in jobs] == ["uni100", "pop100"]
+    for job in jobs:
+        assert {**job.settings["eval_args"], "mode": "full"} == SHARED["eval_args"]
 
 
 def test_a_label_names_a_model_with_settings_of_its_own():
@@ -213,6 +221,8 @@ def test_a_uniform_gate_is_uniform(build):
         ({"controls": ["mlp+no_loses"]}, "control 'no_loses' is unknown .did you mean 'no_losses'"),
         ({"controls": ["noise_features+shuffled_features"]}, "asks for noise and for shuffled features"),
         ({"baseline": "Pip"}, "baseline 'Pip' is not compared .did you mean 'Pop'"),
+        ({"settings": {"eval_args": "full"}}, "eval_args: 'full' is not a mapping of split, group_by, order, mode"),
+        ({"settings": {"eval_args": {"spilt": 1}}}, "eval_args: 'spilt' is not one of split"),
         ({"models": {"Pop": 3}}, "Pop needs its settings as `key: value`"),
     ],
 )
@@ -231,6 +241,7 @@ def rows(tmp_path):
             continue
         folder = job.folder(tmp_path)
         folder.mkdir(parents=True)
+        (folder / "job.json").write_text("{}")
         better = {"Pop": 0.0, "SASRec": 0.1, "BPR": 0.0001}[job.label]
         values = rng.random(40) * 0.1 + 0.2 + better
         np.savez(folder / "users.npz", **{"users": np.array([f"u{n}" for n in range(40)]), "ndcg@10": values})

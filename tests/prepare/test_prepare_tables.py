@@ -69,3 +69,12 @@ def test_tables_may_have_separators_of_their_own(make, tmp_path):
         assert made.history("u") == ["a", "b"] and made.texts == {"a": "One: It begins.", "b": "Two"}
     with pytest.raises(PRISMError, match=r"orders.csv: no column 'whose'.*columns: \['who', 'what', 'when'\]"):
         make("table", name="other", interactions=tmp_path / "orders.csv", **(options | {"user_column": "whose"}))
+
+
+def test_a_column_that_is_read_may_not_be_there_twice(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("item,user,note,note,item\na,b,c,d,e\n")
+    rows = table_rows(RawFile(path), BadLines(tolerated=1), expected=["user"])
+    assert [row["user"] for _, row in rows] == ["b"]
+    with pytest.raises(PRISMError, match=r"t\.csv: several columns are named 'item'; rename all but one"):
+        list(table_rows(RawFile(path), BadLines(tolerated=1), expected=["user", "item"]))

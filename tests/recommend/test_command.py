@@ -45,7 +45,7 @@ def test_all_users_to_a_table(run, trained, tmp_path, suffix, monkeypatch):
     checkpoint, output = trained("PRISM_SASRec"), tmp_path / "out" / f"all.{suffix}"
     code, out, err = run("recommend", checkpoint, "--all-users", "-k", 3, "-o", output)
     assert code == 0, err
-    assert "24 users" in out
+    assert "24 users, up to 3 items each" in out
     if suffix == "csv":
         with open(output, newline="") as file:
             rows = list(csv.DictReader(file))
@@ -95,6 +95,7 @@ def test_export_then_recommend_from_the_bundle(run, trained, tmp_path):
         (["--user", "u1", "--exclude", "nope"], "item 'nope' is unknown"),
         (["--sequence", "@empty.txt"], "empty.txt: holds no token"),
         (["--sequence", "i1", "--history", "test"], "--history chooses what of a user's past counts"),
+        (["--user", "@@0"], "user '@0' is unknown"),
         (["--user", "@nowhere.txt"], "nowhere.txt: cannot be read"),
         (["--user", "u1", "-o", "a.xlsx"], "a.xlsx: unknown kind of table; known: .csv, .parquet"),
         (["--user", "u1", "--new-items", "text"], "'text': not understood; new items are named as MODALITY=FILE"),

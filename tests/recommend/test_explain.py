@@ -225,6 +225,20 @@ def test_bad_input_is_one_line_and_exit_code_one(trained, capsys, arguments, mes
     assert message in err and len(err.splitlines()) == 1
 
 
+def test_a_user_and_an_item_may_stand_in_a_file(trained, capsys, tmp_path):
+    (tmp_path / "one.txt").write_text("u1\n")
+    (tmp_path / "item.txt").write_text("i3\n")
+    (tmp_path / "two.txt").write_text("u1\nu2\n")
+    checkpoint = str(trained("PRISM_SASRec"))
+    said = []
+    for whom in (["--user", "u1", "--item", "i3"], ["--user", "@one.txt", "--item", "@item.txt", "-o", "a.json"]):
+        assert main(["explain", checkpoint, *whom]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and json.loads((tmp_path / "a.json").read_text())["user"] == "u1"
+    assert main(["explain", checkpoint, "--user", "@two.txt"]) == 1
+    assert "--user: two.txt holds 2 tokens, and one is explained at a time" in capsys.readouterr().err
+
+
 def test_plain_models_have_nothing_to_survey(trained, capsys):
     assert main(["explain", str(trained("SASRec")), "--all-users"]) == 1
     assert "neither experts nor modalities" in capsys.readouterr().err

@@ -39,6 +39,15 @@ def test_rows_equal_those_of_recbole_to_the_bit(settings, split):
     assert torch.equal(theirs[0][3]["item_id_list"], ours[0][3]["item_id_list"])
 
 
+@pytest.mark.parametrize("kind", [np.array, list, torch.tensor])
+def test_a_mask_chooses_rows(build, kind):
+    dataset = build("PRISM_SASRec")[2][2]._dataset
+    mask = [n in (1, 3) for n in range(len(dataset))]
+    chosen, expected = dataset[kind(mask)], dataset[np.array([1, 3])]
+    assert len(chosen) == 2
+    assert all(torch.equal(chosen[name], expected[name]) for name in expected.columns)
+
+
 def test_the_train_loader_gives_recboles_batches_row_by_row(build, settings):
     _, _, ours = build("PRISM_SASRec", training_mode="rows", shuffle=False)
     _, _, theirs = build("SASRec", train_neg_sample_args=None, shuffle=False)

@@ -158,3 +158,11 @@ def test_the_fused_optimizer_has_the_options_of_recboles(build, learner):
     (group,) = optimizer.param_groups
     assert type(optimizer).__name__.lower() == learner
     assert (group["fused"], group["weight_decay"], group["lr"]) == (True, 0.02, 0.003)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"), [("PRISM_SASRec", {}), ("SASRec", {"training_mode": "packed"}), ("PRISM_NARM", {})]
+)
+def test_a_loss_on_pairs_needs_negatives(build, name, overrides):
+    with pytest.raises(PRISMError, match="loss_type: BPR needs negatives.*set train_neg_sample_args"):
+        fit(build, name, loss_type="BPR", train_neg_sample_args=None, **overrides)
