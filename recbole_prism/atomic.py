@@ -39,7 +39,7 @@ def check_atomic_files(values: dict, backbone: str, *, sequential: bool) -> None
 def _check_item_fields(values: dict, key: str, backbone: str) -> None:
     file = Path(values["data_path"]) / f"{values['dataset']}.item"
     wanted = values[key] if isinstance(values[key], list) else [values[key]]
-    fields = read_header(file, values) if file.is_file() else []
+    fields = read_header(file, values) if file.is_file() else {}
     for field in wanted:
         if field not in fields:
             raise PRISMError(
@@ -47,6 +47,14 @@ def _check_item_fields(values: dict, key: str, backbone: str) -> None:
                 f"{'has ' + ', '.join(fields) if fields else 'is not there'}; set {key}"
             )
         _check_loaded(values, "item", field, key)
+        if not fields[field].startswith("float"):
+            continue
+        if backbone == "S3Rec":
+            raise PRISMError(
+                f"{key}: {field!r} of {file} holds numbers, and {backbone} needs a token or token_seq field"
+            )
+        if field not in (values.get("numerical_features") or ()):
+            raise PRISMError(f"{key}: {field!r} of {file} holds numbers; name it in numerical_features too")
 
 
 def _check_loaded(values: dict, suffix: str, field: str, key: str) -> None:
@@ -82,8 +90,8 @@ def _check_number(cell: str, where: str, name: str) -> None:
         raise PRISMError(f"{where}: {name.partition(':')[0]} must be a number, is {cell[:60]!r}") from error
 
 
-def read_header(file: Path, values: dict) -> list[str]:
-    """Names of the fields in a file's first line, ``name:type`` with RecBole's separator between them."""
+def read_header(file: Path, values: dict) -> dict[str, str]:
+    """{name: type} of the fields in a file's first line, ``name:type`` with RecBole's separator between them."""
     separator, encoding = values["field_separator"], values.get("encoding") or "utf-8"
     with file.open("rb") as lines:
         first = lines.readline()
@@ -93,11 +101,13 @@ def read_header(file: Path, values: dict) -> list[str]:
         cells = first.decode(encoding).rstrip("\r\n").split(separator)
     except UnicodeDecodeError as error:
         raise PRISMError(f"{file}: its first line is not {encoding} ({error}); set encoding") from error
+    fields = {}
     for cell in cells:
         name, _, kind = cell.partition(":")
+        fields[name] = kind
         if not name or kind not in TYPES:
             raise PRISMError(
                 f"{file}: its first line must name fields as name:type with {separator!r} between them, types "
                 f"{', '.join(TYPES)}; {cell[:60]!r} is none"
             )
-    return [cell.partition(":")[0] for cell in cells]
+    return fields

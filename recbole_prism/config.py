@@ -9,127 +9,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from logging import getLogger
-from numbers import Integral, Real
 from pathlib import Path
 
 import yaml
 
+from recbole_prism.checks import CHECKS, RECBOLE
 from recbole_prism.errors import PRISMError, nearest, suggest
 from recbole_prism.models.table import BACKBONES, MODELS
 from recbole_prism.paths import PROPERTIES
 
 STRICT_COMMAND_LINE = False  # True in our own commands, where every option is meant for us
-
-Check = tuple[Callable[[object], bool], str]
-
-
-def _number(low: float, high: float = float("inf"), *, open_low: bool = False, kind=(int, float)) -> Check:
-    def holds(value: object) -> bool:
-        if isinstance(value, bool) or not isinstance(value, kind):
-            return False
-        return (low < value if open_low else low <= value) and value <= high
-
-    noun = "an integer" if kind in (int, Integral) else "a number"
-    upper = "" if high == float("inf") else f" and at most {high}"
-    return holds, f"{noun} {'greater than' if open_low else 'of at least'} {low}{upper}"
-
-
-def _one_of(*allowed: str) -> Check:
-    return lambda value: value in allowed, f"one of {list(allowed)}"
-
-
-def _is_lambda(value: object) -> bool:
-    number = _number(0)[0]
-    return all(map(number, value.values())) if isinstance(value, dict) else number(value)
-
-
-def _is_modalities(value: object) -> bool:
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, (list, tuple, dict)) or not names or len(set(names)) != len(names):
-        return False
-    sources = names.values() if isinstance(names, dict) else []
-    return all(isinstance(n, str) and re.fullmatch(r"\w+", n) for n in names) and all(
-        s is None or isinstance(s, str) for s in sources
-    )
-
-
-POSITIVE_INT = _number(1, kind=int)
-
-
-def _is_stride(value: object) -> bool:
-    return value is None or value == "exact" or POSITIVE_INT[0](value)
-
-
-RATE = (lambda value: _number(0)[0](value) and value < 1, "a number of at least 0 and below 1")
-BOOL: Check = (lambda value: isinstance(value, bool), "True or False")
-
-CHECKS: dict[str, Check] = {
-    "modalities": (_is_modalities, "a list of distinct names (letters, digits, _), or a dict of name: file or field"),
-    "missing": _one_of("zero", "mean", "learned", "error"),
-    "feature_scaling": _one_of("none", "standardize", "unit"),
-    "feature_length": _number(0, open_low=True),
-    "projection_init": _number(0, open_low=True),
-    "add_projections": BOOL,
-    "score_items": _one_of("id", "content"),
-    "cosine_temperature": (
-        lambda value: value is None or _number(0, open_low=True)[0](value),
-        "a number above 0, or nothing",
-    ),
-    "cold_item_spread": (
-        lambda value: value is None or (_number(0)[0](value) and value <= 1),
-        "a number from 0 to 1, or nothing",
-    ),
-    "modality_dropout": RATE,
-    "expert_loss_on": _one_of("representation", "prediction"),
-    "expert_loss_samples": (  # of one history there is no spread that noise could match
-        lambda value: value is None or _number(2, kind=int)[0](value),
-        "an integer of at least 2, or nothing",
-    ),
-    "expert_hidden_size": POSITIVE_INT,
-    "expert_dropout": RATE,
-    "expert_distance": _one_of("cosine", "euclidean"),
-    "expert_margin": _number(0),
-    "noise_scale": _one_of("match", "unit"),
-    "experts_off": (lambda value: isinstance(value, (list, tuple)), "a list of experts"),
-    "lambda_unique": (_is_lambda, "a number of at least 0, or a dict with one for every modality"),
-    "lambda_synergy": _number(0),
-    "lambda_redundancy": _number(0),
-    "lambda_routing": _number(0),
-    "alpha_bottleneck": _number(0),
-    "alpha_redundancy": _number(0),
-    "alpha_unique": _number(0),
-    "redundancy_estimator": _one_of("vclub", "mine"),
-    "unique_candidates": _number(2, kind=int),
-    "mlp_matches": _one_of("prism", "prism+mib", "prism+residual", "mrdib"),
-    "fusion_hidden_size": POSITIVE_INT,
-    "fusion_dropout": RATE,
-    "fusion_temperature": _number(0, open_low=True),
-    "fusion_scope": _one_of("sequence", "causal"),
-    "training_mode": (lambda value: value in (None, "packed", "rows"), "'packed', 'rows' or nothing"),
-    "window_stride": (_is_stride, "an integer of at least 1, 'exact' or nothing"),
-    "window_offset": BOOL,
-    "num_negatives": POSITIVE_INT,
-    "negative_distribution": _one_of("popularity", "uniform"),
-    "target_smoothing": (lambda value: value is None or RATE[0](value), f"{RATE[1]}, or nothing"),
-    "smoothing_neighbours": POSITIVE_INT,
-    "ema_decay": (
-        lambda value: value is None or (_number(0, open_low=True)[0](value) and value < 1),
-        "a number between 0 and 1, or nothing",
-    ),
-    "torch_compile": (lambda value: isinstance(value, (bool, str)), "True, False or the name of a backend of torch"),
-    "report": BOOL,
-    "figures": BOOL,
-    "resume": (lambda value: value is None or isinstance(value, str), "the path of a checkpoint"),
-}
-
-
-RECBOLE: dict[str, Check] = {  # keys of RecBole's whose wrong values end in errors that name none
-    "learning_rate": _number(0, kind=Real),
-    **dict.fromkeys(("MAX_ITEM_LIST_LENGTH", "train_batch_size", "eval_batch_size"), _number(1, kind=Integral)),
-    **dict.fromkeys(("epochs", "stopping_step"), _number(0, kind=Integral)),
-}
 
 
 def model_yamls(model: str) -> list[Path]:
@@ -186,6 +77,11 @@ def _check_backbone(values: dict, name: str) -> None:
     if not backbone.content and (values["score_items"] == "content" or values["cold_item_spread"] is not None):
         key = "score_items: content" if values["score_items"] == "content" else "cold_item_spread"
         raise PRISMError(f"{key} is impossible with {name}, which scores with a table of its own")
+    if values.get("train_stage") == "finetune" and not Path(values.get("pre_model_path") or "").is_file():
+        raise PRISMError(
+            f"pre_model_path: {values.get('pre_model_path')!r} is no file; train_stage: finetune needs the checkpoint "
+            "of a run with train_stage: pretrain"
+        )
     loss = values.get("loss_type")
     if loss in ("CE", "BPR") and loss not in backbone.losses:
         raise PRISMError(f"loss_type: {loss!r} is impossible with {name}; must be one of {list(backbone.losses)}")

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import torch
 
-from recbole_prism.config import CHECKS, model_yamls, read_yaml
+from recbole_prism.checks import CHECKS
+from recbole_prism.config import model_yamls, read_yaml
 from recbole_prism.fusion import FUSIONS, build_fusion, find_fusion
 
 

@@ -80,6 +80,24 @@ def test_item_fields_that_a_backbone_embeds_must_be_there(configure, data_path, 
         configure(model, **given)
 
 
+@pytest.mark.parametrize(
+    ("model", "key", "message"),
+    [
+        ("PRISM_SASRecF", "selected_features", "'price' of .*tiny.item holds numbers; name it in numerical_features"),
+        ("FDSA", "selected_features", "name it in numerical_features"),
+        ("PRISM_S3Rec", "item_attribute", "holds numbers, and S3Rec needs a token or token_seq field"),
+    ],
+)
+def test_numbers_are_embedded_only_where_recbole_does(configure, model, key, message):
+    load_col = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "price"]}
+    given = {key: ["price"] if key == "selected_features" else "price", "load_col": load_col}
+    given |= {"train_neg_sample_args": None, "train_stage": "pretrain"}
+    with pytest.raises(PRISMError, match=message):
+        configure(model, **given)
+    if key == "selected_features":
+        assert configure(model, **given, numerical_features=["price"])[key] == ["price"]
+
+
 @pytest.mark.parametrize("model", ["PRISM_SASRec", "SASRec", "BPR"])
 @pytest.mark.parametrize(
     ("cell", "message"),

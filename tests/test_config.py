@@ -65,6 +65,18 @@ def test_keys_that_only_recboles_code_knows_are_accepted(configure):
         ("expert_loss_samples", 1, "an integer of at least 2"),
         ("learning_rate", "abc", "a number of at least 0"),
         ("MAX_ITEM_LIST_LENGTH", 0, "an integer of at least 1"),
+        ("hidden_size", 0, "an integer of at least 1"),
+        ("n_layers", "two", "an integer of at least 1"),
+        ("seed", "abc", "an integer of at least 0"),
+        ("hidden_act", "foo", r"one of \['gelu'"),
+        ("learner", "adm", r"one of \['adam'"),
+        ("weight_decay", "x", "a number of at least 0"),
+        ("attn_dropout_prob", 2, "at least 0 and below 1"),
+        ("clip_grad_norm", 5, "a dict of torch's"),
+        ("eval_args", {"split": {"RS": [0.8, 0.2]}}, "a dict with split"),
+        ("eval_args", {"split": {"LS": "vald"}}, "a dict with split"),
+        ("eval_args", {"mode": "labeled"}, "a dict with split"),
+        ("eval_args", {"mode": {"valid": "full", "test": "uni"}}, "a dict with split"),
         ("train_batch_size", 64.5, "an integer of at least 1"),
         ("expert_dropout", 1.0, "at least 0 and below 1"),
         ("expert_dropout", "much", "at least 0 and below 1"),
@@ -86,6 +98,18 @@ def test_keys_that_only_recboles_code_knows_are_accepted(configure):
 def test_wrong_values_are_errors_naming_key_value_and_what_is_allowed(configure, key, value, allowed):
     with pytest.raises(PRISMError, match=rf"{key}: .*{allowed}"):
         configure(**{key: value})
+
+
+@pytest.mark.parametrize("split", [{"LS": "test_only"}, {"RS": [8, 1, 1]}])
+@pytest.mark.parametrize("mode", ["full", "pop50", {"valid": "uni100", "test": "full"}])
+def test_what_recbole_evaluates_by_is_left_to_it(configure, split, mode):
+    given = {"split": split, "order": "TO", "group_by": "user", "mode": mode}
+    assert configure(eval_args=given)["eval_args"]["split"] == split
+
+
+def test_fine_tuning_needs_what_was_trained_before(configure):
+    with pytest.raises(PRISMError, match="pre_model_path: '' is no file; train_stage: finetune needs the checkpoint"):
+        configure("PRISM_S3Rec", train_stage="finetune", item_attribute="category")
 
 
 def test_nothing_may_be_given_on_the_command_line(configure, monkeypatch):
@@ -221,7 +245,7 @@ def test_a_dataset_brings_its_own_yaml(configure, data_path):
 
 
 def test_every_key_of_ours_is_documented_in_yaml():
-    from recbole_prism.config import CHECKS
+    from recbole_prism.checks import CHECKS
     from recbole_prism.paths import PROPERTIES
 
     lines = (PROPERTIES / "model" / "PRISM.yaml").read_text().splitlines()

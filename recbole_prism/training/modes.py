@@ -117,7 +117,7 @@ def resolve_training(values: dict, backbone: str) -> None:
 
 def warn_without_effect(config, backbone: str, keys: Iterable[str] | None = None) -> None:
     """Say in the log which keys that the user has set (of ``keys``, if given) change nothing beside the others."""
-    from recbole_prism.config import CHECKS
+    from recbole_prism.checks import CHECKS
     from recbole_prism.fusion_keys import without_effect
 
     values = config.final_config_dict
@@ -143,7 +143,8 @@ def resolve_plain(config, backbone: str) -> bool:
 
     Returns whether its loss is ours.
     """
-    from recbole_prism.config import CHECKS, model_yamls, read_yaml
+    from recbole_prism.checks import CHECKS
+    from recbole_prism.config import model_yamls, read_yaml
 
     values = config.final_config_dict
     mode = config.external_config_dict.get("training_mode")
